@@ -1,0 +1,64 @@
+"""Residual Jacobians and Residual Alignment: how the blocks of a residual network work together.
+
+Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
+``residuals → jacobians → svd → alignment`` measure it, ``plotting`` draws it. Everything public is here.
+"""
+
+from . import plotting
+from .alignment import (
+    AlignmentReport,
+    BlockSVD,
+    DepthFit,
+    coupling_matrices,
+    jacobian_svd,
+    line_shape_score,
+    measure_alignment,
+    residual_jacobians,
+)
+from .data import ImageData, load_data
+from .jacobians import JacobianOperator, dense_jacobians
+from .models import ResidualBlock, ResNet, ResNetConfig, build_model
+from .residuals import Residual, Trace, gated, residual_branch, trace
+from .runs import DataConfig, Run, RunConfig, load_or_train
+from .svd import TruncatedSVD, dense_svd, truncated_svd
+from .training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlignmentReport",
+    "BlockSVD",
+    "Checkpoint",
+    "DataConfig",
+    "DepthFit",
+    "History",
+    "ImageData",
+    "JacobianOperator",
+    "Monitor",
+    "ResNet",
+    "ResNetConfig",
+    "Residual",
+    "ResidualBlock",
+    "Run",
+    "RunConfig",
+    "Trace",
+    "TrainConfig",
+    "TruncatedSVD",
+    "accuracy",
+    "build_model",
+    "coupling_matrices",
+    "dense_jacobians",
+    "dense_svd",
+    "gated",
+    "jacobian_svd",
+    "line_shape_score",
+    "load_data",
+    "load_or_train",
+    "measure_alignment",
+    "plotting",
+    "residual_branch",
+    "residual_jacobians",
+    "trace",
+    "train",
+    "truncated_svd",
+]

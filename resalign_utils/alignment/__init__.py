@@ -1,0 +1,21 @@
+"""Residual Alignment as numbers: RA1–RA4 of a network at given inputs.
+
+Sources: Li & Papyan 2023 (arXiv:2401.09018) for RA1–RA4; Gai & Zhang 2021 (arXiv:2102.09235) for the line-shape
+score. The scores' exact definitions, bounds and null values are in the docstring of :class:`AlignmentReport`.
+"""
+
+from ._measure import coupling_matrices, measure_alignment
+from ._report import AlignmentReport, DepthFit
+from ._scores import line_shape_score
+from ._svd import BlockSVD, jacobian_svd, residual_jacobians
+
+__all__ = [
+    "AlignmentReport",
+    "BlockSVD",
+    "DepthFit",
+    "coupling_matrices",
+    "jacobian_svd",
+    "line_shape_score",
+    "measure_alignment",
+    "residual_jacobians",
+]

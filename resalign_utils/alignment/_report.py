@@ -1,0 +1,146 @@
+"""The result of a measurement: every score with its definition, bounds and null value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ._scores import fit_line, mean_over
+
+
+class DepthFit(NamedTuple):
+    """Least-squares line ``1/σ₁ = intercept + slope · ℓ``, and the share r2 of the variance that it explains."""
+
+    slope: float
+    intercept: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """RA1–RA4 of a network with L residual blocks at n inputs, and everything they are computed from.
+
+    J_i is the Residual Jacobian of block i (m, d), U_i (m, k), σ, V_i (d, k) its k largest singular triplets, S_i =
+    diag σ(J_i). "Null" is what an untrained network gives.
+
+    Attributes:
+        line_shape_score: (n,) RA1, number of steps / ‖sum of the unit steps‖; in [1, ∞], 1 iff the states lie on a
+            line in one direction, √L for orthogonal steps (null). Over runs of blocks of equal shape, weighted by
+            length (Gai & Zhang 2021). 0 if no step has a length.
+        step_cv: (n,) RA1, standard deviation / mean of the step lengths (ddof = 0, weighted alike); 0 iff equispaced.
+        singular_values: (n, L, r) with r = min(m, d, max(k, C+5)).
+        coupling: (n, L, L) RA2, ``[:, i, j] = tr(U_jᵀ J_i V_j) / Σ_{κ≤k} σ_κ(J_i)``: matrix i in the frames of j; in
+            [−1, 1] (von Neumann 1937), 1 iff the paired top subspaces agree; null 0.
+        coupling_ordered: (n, L, L) RA2, ``1 − ‖U_jᵀ J_i V_j − S_i‖_F / ‖S_i‖_F``; 1 iff the frames agree vector by
+            vector, never below −1; null 0.
+        coupling_mixed: (n, L, L) ``tr(V_jᵀ J_i U_j) / Σ_{κ≤k} σ_κ(J_i)``, in [−1, 1]: are left and right the same?
+        left_right: (n, L, k) u_κ · v_κ, in [−1, 1].
+        rank_energy: (n, L) RA3, ``Σ_{κ≤C} σ_κ² / ‖J‖_F²``, in [0, 1].
+        rank_drop: (n, L) RA3, ``σ_{C+1} / σ_1``, in [0, 1]; NaN where J has fewer than C+1 singular values.
+        affine_share: (n, L) β = 1 − u₁ᵀJh / (u₁ᵀF(h)): share of the branch's motion along u₁ that is not linear in its
+            input h; 0 for a linear branch.
+        alignment: (n,) mean of ``coupling`` over comparable pairs i ≠ j; NaN with fewer than two comparable blocks.
+        dead: (n, L) J is exactly zero; its scores are 0.
+        still: (n, L) the block's step has length zero; it has no direction and is left out of line_shape_score.
+        comparable: (L, L) the two blocks map between the same shapes. A score of an incomparable pair is NaN.
+        num_classes: C.
+        k: number of singular vectors in the couplings.
+        block_names: names of the L blocks.
+    """
+
+    line_shape_score: Tensor
+    step_cv: Tensor
+    singular_values: Tensor
+    coupling: Tensor
+    coupling_ordered: Tensor
+    coupling_mixed: Tensor
+    left_right: Tensor
+    rank_energy: Tensor
+    rank_drop: Tensor
+    affine_share: Tensor
+    alignment: Tensor
+    dead: Tensor
+    still: Tensor
+    comparable: Tensor
+    num_classes: int
+    k: int
+    block_names: tuple[str, ...]
+
+    @property
+    def depth_fit(self) -> DepthFit:
+        """RA4 over all blocks, see :meth:`fit_depth`."""
+        return self.fit_depth()
+
+    def fit_depth(self, start: int = 1) -> DepthFit:
+        """Fit 1/σ₁ on the block index ℓ ≥ start, one line an input, then averaged; dead blocks are left out.
+
+        Li & Papyan fit ℓ ≥ 10. An input with fewer than three live blocks is left out; NaN if none remains.
+        """
+        fits = self.depth_fits(start)
+        return DepthFit(*(float(column.nanmean()) for column in fits.T))
+
+    def depth_fits(self, start: int = 1) -> Tensor:
+        """The lines of :meth:`fit_depth` one by one: (n, 3) slope, intercept, r2."""
+        blocks = self.singular_values.shape[1]
+        if not 1 <= start <= max(1, blocks - 2):
+            raise ValueError(
+                f"start must lie in 1..{max(1, blocks - 2)}, to leave three of {blocks} blocks; got {start}."
+            )
+        index = torch.arange(1, blocks + 1, dtype=torch.float64)
+        top, live = self.singular_values[..., 0].double().cpu(), ~self.dead.cpu()
+        live = live & (index >= start)
+        return torch.stack([fit_line(index[on], 1 / s[on]) for s, on in zip(top, live, strict=True)])
+
+    def summary(self) -> dict[str, float]:
+        """Mean over inputs of every score, and its standard deviation over inputs under the name with ``_sd``.
+
+        A score of single blocks is first averaged over blocks; of ``affine_share``, a ratio, the median is taken.
+        """
+        diagonal = torch.eye(len(self.comparable), dtype=torch.bool, device=self.comparable.device)
+        pairs = self.comparable & ~diagonal
+        fits = self.depth_fits()
+        columns = {
+            "alignment": self.alignment,
+            "alignment_ordered": mean_over(self.coupling_ordered, pairs),
+            "alignment_mixed": mean_over(self.coupling_mixed, pairs),
+            "line_shape_score": self.line_shape_score,
+            "step_cv": self.step_cv,
+            "rank_drop": self.rank_drop.nanmean(1),
+            "rank_energy": self.rank_energy.mean(1),
+            "top_singular_value": self.singular_values[..., 0].mean(1),
+            "left_right": self.left_right[..., 0].nanmean(1),
+            "affine_share": self.affine_share.median(1).values,  # a ratio: its mean follows its outliers
+            "depth_slope": fits[:, 0],
+            "depth_intercept": fits[:, 1],
+            "depth_r2": fits[:, 2],
+            "dead_share": self.dead.float().mean(1),
+        }
+        result = {}
+        for name, values in columns.items():
+            known = values[~values.isnan()].double()
+            result[name] = float(known.mean()) if len(known) else math.nan
+            result[f"{name}_sd"] = float(known.std(correction=0)) if len(known) else math.nan
+        return result
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per input and block: the scores of single blocks, and the input's own scores repeated."""
+        n, blocks = self.dead.shape
+        frame = pd.DataFrame(
+            {
+                "input": torch.arange(n).repeat_interleave(blocks).numpy(),
+                "block": torch.arange(1, blocks + 1).repeat(n).numpy(),
+                "name": list(self.block_names) * n,
+                "top_singular_value": self.singular_values[..., 0].flatten().cpu().numpy(),
+            }
+        )
+        for name in ("rank_energy", "rank_drop", "affine_share", "dead", "still"):
+            frame[name] = getattr(self, name).flatten().cpu().numpy()
+        frame["left_right"] = self.left_right[..., 0].flatten().cpu().numpy()
+        for name in ("alignment", "line_shape_score", "step_cv"):
+            frame[name] = getattr(self, name).repeat_interleave(blocks).cpu().numpy()
+        return frame
