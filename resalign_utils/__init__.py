@@ -9,17 +9,19 @@ from .alignment import (
     AlignmentReport,
     BlockSVD,
     DepthFit,
+    compare,
     coupling_matrices,
     jacobian_svd,
     line_shape_score,
     measure_alignment,
+    plus_minus,
     residual_jacobians,
 )
 from .data import ImageData, load_data
 from .jacobians import JacobianOperator, dense_jacobians
 from .models import ResidualBlock, ResNet, ResNetConfig, build_model
 from .residuals import Residual, Trace, gated, residual_branch, trace
-from .runs import DataConfig, Run, RunConfig, load_or_train
+from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
 from .svd import TruncatedSVD, dense_svd, truncated_svd
 from .training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
 
@@ -46,6 +48,7 @@ __all__ = [
     "TruncatedSVD",
     "accuracy",
     "build_model",
+    "compare",
     "coupling_matrices",
     "dense_jacobians",
     "dense_svd",
@@ -55,7 +58,9 @@ __all__ = [
     "load_data",
     "load_or_train",
     "measure_alignment",
+    "over_seeds",
     "plotting",
+    "plus_minus",
     "residual_branch",
     "residual_jacobians",
     "trace",

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -67,7 +68,8 @@ class RunConfig:
         """Name of the run: a hash of this configuration, of the code that acts on it, and of torch's version."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
         for module in (data_module, models_module, training_module):
-            digest.update(Path(str(module.__file__)).read_bytes())
+            for source in _sources(module):
+                digest.update(source.read_bytes())
         digest.update(torch.__version__.encode())
         return digest.hexdigest()[:16]
 
@@ -106,10 +108,13 @@ class Run:
 
         Raises:
             ValueError: no snapshot of this epoch is kept; the text lists those that are.
+            OSError: its file was damaged or removed since the run was loaded.
         """
         if epoch not in self.snapshot_epochs:
             raise ValueError(f"No snapshot of epoch {epoch} is kept; choose one of {self.snapshot_epochs}.")
-        return _load_model(self.config, self.data, _checkpoint(self.folder, self.config).snapshot_path(epoch))
+        path = _checkpoint(self.folder, self.config).snapshot_path(epoch)
+        _check_file(path, self.provenance["files"][path.relative_to(self.folder).as_posix()])
+        return _load_model(self.config, self.data, path)
 
     @property
     def untrained(self) -> ResNet:
@@ -162,6 +167,11 @@ def load_or_train(
     return Run(config, model, data, history, provenance, folder)
 
 
+def over_seeds(config: RunConfig, seeds: Sequence[int] = (0, 1, 2), **where: Any) -> list[Run]:
+    """The runs of one configuration under several seeds, of initialisation and order; ``where`` as in load_or_train."""
+    return [load_or_train(config.with_seed(seed), **where) for seed in seeds]
+
+
 def runs_root(root: str | os.PathLike[str] | None = None) -> Path:
     """The folder of all runs: ``root``, else ``RESALIGN_CACHE``, else the user's cache folder."""
     return Path(root or os.environ.get("RESALIGN_CACHE") or user_cache_path("resalign") / "runs").expanduser()
@@ -188,11 +198,9 @@ def _train_into(folder: Path, config: RunConfig, data: ImageData) -> None:
     write_weights(folder / "weights.safetensors", model)
     _write_json(folder / "config.json", asdict(config))
     _write_json(folder / "history.json", asdict(history))
-    files = [folder / name for name in ("weights.safetensors", "config.json", "history.json")]
-    files += [checkpoint.snapshot_path(epoch) for epoch in checkpoint.snapshots]
     provenance = provenance_of_now(data) | {
         "seconds": round(time.perf_counter() - begin, 1),
-        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder, config)},
     }
     _write_json(folder / "provenance.json", provenance)
     Path(checkpoint.path).unlink(missing_ok=True)
@@ -203,15 +211,29 @@ def _checkpoint(folder: Path, config: RunConfig) -> Checkpoint:
     return Checkpoint(folder / "checkpoint.safetensors", max(1, epochs // 10), tuple(snapshot_epochs(epochs)))
 
 
+def _files(folder: Path, config: RunConfig) -> list[Path]:
+    """What a whole run holds besides its provenance."""
+    checkpoint = _checkpoint(folder, config)
+    files = [folder / name for name in ("weights.safetensors", "config.json", "history.json")]
+    return files + [checkpoint.snapshot_path(epoch) for epoch in checkpoint.snapshots]
+
+
+def _check_file(path: Path, expected: str) -> None:
+    actual = _sha256(path) if path.exists() else "no file"
+    if actual != expected:
+        raise OSError(
+            f"{path} is damaged: expected SHA-256 {expected}, found {actual}. Delete the run's folder to train again."
+        )
+
+
 def _verify(folder: Path, config: RunConfig, data: ImageData) -> dict[str, Any]:
-    provenance = _read_json(folder / "provenance.json")
-    for name, expected in provenance.get("files", {}).items():
-        path = folder / name
-        actual = _sha256(path) if path.exists() else "no file"
-        if actual != expected:
-            raise OSError(
-                f"{path} is damaged: expected SHA-256 {expected}, found {actual}. Delete {folder} to train again."
-            )
+    path = folder / "provenance.json"
+    provenance = _read_json(path)
+    names = {file.relative_to(folder).as_posix() for file in _files(folder, config)}
+    if not isinstance(provenance, dict) or "data" not in provenance or names - set(provenance.get("files", ())):
+        raise OSError(f"{path} is damaged: it lacks entries of a whole run. Delete {folder} to train again.")
+    for name, expected in provenance["files"].items():
+        _check_file(folder / name, expected)
     if _read_json(folder / "config.json") != json.loads(json.dumps(asdict(config))):
         raise OSError(f"{folder / 'config.json'} belongs to another run. Delete {folder} to train again.")
     if provenance["data"] != data.checksum():
@@ -239,6 +261,12 @@ def _read_json(path: Path) -> Any:
         raise OSError(f"{path} is damaged or missing ({error}). Delete {path.parent} to train again.") from error
 
 
+def _sources(module: ModuleType) -> list[Path]:
+    """The files of a module, or of a package in the order of their names."""
+    file = Path(str(module.__file__))
+    return sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -251,6 +279,7 @@ def _git_state() -> str | None:
     """Commit of the package's source, with "+changes" if it is not committed as it is; None outside a repository."""
     here = Path(__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around an installed copy
         commit = _git(here, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(here, "status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):

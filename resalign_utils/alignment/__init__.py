@@ -5,7 +5,7 @@ score. The scores' exact definitions, bounds and null values are in the docstrin
 """
 
 from ._measure import coupling_matrices, measure_alignment
-from ._report import AlignmentReport, DepthFit
+from ._report import AlignmentReport, DepthFit, compare, plus_minus
 from ._scores import line_shape_score
 from ._svd import BlockSVD, jacobian_svd, residual_jacobians
 
@@ -13,9 +13,11 @@ __all__ = [
     "AlignmentReport",
     "BlockSVD",
     "DepthFit",
+    "compare",
     "coupling_matrices",
     "jacobian_svd",
     "line_shape_score",
     "measure_alignment",
+    "plus_minus",
     "residual_jacobians",
 ]

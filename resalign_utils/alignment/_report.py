@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,3 +145,30 @@ class AlignmentReport:
         for name in ("alignment", "line_shape_score", "step_cv"):
             frame[name] = getattr(self, name).repeat_interleave(blocks).cpu().numpy()
         return frame
+
+
+def compare(
+    reports: Mapping[str, Sequence[AlignmentReport]],
+    scores: Sequence[str] = ("alignment", "line_shape_score", "step_cv", "rank_drop"),
+) -> pd.DataFrame:
+    """Put several kinds of networks side by side, one row a kind, one column a score of :meth:`summary`.
+
+    Args:
+        reports: for each kind, the reports of its networks, one a seed.
+        scores: names of scores.
+
+    Returns:
+        Texts "mean ± standard deviation" over the seeds of the mean over inputs; without ± for a single seed.
+    """
+    rows = {kind: pd.DataFrame([report.summary() for report in several]) for kind, several in reports.items()}
+    return pd.DataFrame(
+        {score: {kind: plus_minus(frame[score]) for kind, frame in rows.items()} for score in scores},
+        index=list(rows),
+    )
+
+
+def plus_minus(values: Sequence[float] | pd.Series, digits: int = 3) -> str:
+    """Write "mean ± standard deviation" (ddof = 0) with so many digits after the point; one value is written alone."""
+    series = pd.Series(list(values), dtype=float)
+    mean = f"{series.mean():.{digits}f}"
+    return mean if len(series) == 1 else f"{mean} ± {series.std(ddof=0):.{digits}f}"
