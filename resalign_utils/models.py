@@ -7,6 +7,7 @@ A network is ``stem → blocks → head``. Block ``ℓ = 1..L`` maps ``h_{ℓ−
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -73,6 +74,8 @@ class ResNetConfig:
             object.__setattr__(self, "skip", tuple(float(factor) for factor in self.skip))
             if len(self.skip_factors) != self.depth:
                 raise ValueError(f"skip has {len(self.skip_factors)} factors; depth={self.depth} needs as many.")
+        if not all(map(math.isfinite, self.skip_factors)):
+            raise ValueError(f"skip must be True, False or finite factors; got {self.skip!r}.")
 
     @property
     def skip_factors(self) -> tuple[float, ...]:
@@ -134,7 +137,7 @@ def build_model(config: ResNetConfig, data: ImageData, *, seed: int = 0) -> ResN
         A module with ``.stem``, ``.blocks`` (L of them) and ``.head``, in train mode.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU as well
         model = _BUILDERS[config.kind](config, data.train_x[0].numel(), data.num_classes)
     return model.to(device=data.train_x.device, dtype=data.train_x.dtype)
 

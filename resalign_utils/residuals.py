@@ -19,7 +19,8 @@ from .models import ResidualBlock
 
 Branch = Callable[[Tensor], Tensor]
 
-_STOCHASTIC_OR_BATCHED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+_STOCHASTIC_OR_BATCHED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
+_RANDOM_DEPTH = ("StochasticDepth", "DropPath")  # torchvision's and timm's, known by name: neither is imported here
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class Trace:
             shapes = ", ".join(str(tuple(state.shape[1:])) for state in self.states)
             raise ValueError(f"One projection needs states of one shape; got {shapes}. Trace a part of constant shape.")
         states = torch.stack([state.flatten(1) for state in self.states], 1)  # (n, L+1, D)
-        if not 1 <= dims <= states.shape[-1]:
-            raise ValueError(f"dims must lie in 1..{states.shape[-1]}; got {dims}.")
+        most = min(states.shape[-1], states.shape[0] * states.shape[1] if method == "pca" else states.shape[-1])
+        if not 1 <= dims <= most:
+            raise ValueError(f"dims must lie in 1..{most}; got {dims}.")
         match method:
             case "random":
                 generator = torch.Generator().manual_seed(seed)
@@ -152,6 +154,7 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
         A :class:`Trace` of detached tensors.
 
     Raises:
+        TypeError: a block is not called with, or does not return, one tensor.
         ValueError: empty batch, NaN or infinite inputs, weights or states, mixed devices or dtypes, a model in train
             mode that has batch norm or dropout, no residual block found, a block that is called twice.
     """
@@ -181,7 +184,7 @@ def check_eval_mode(model: nn.Module) -> None:
         ValueError: a batch norm or dropout layer is in train mode; the text names it.
     """
     for name, module in model.named_modules():
-        random_depth = isinstance(module, ResidualBlock) and module.drop > 0
+        random_depth = type(module).__name__ in _RANDOM_DEPTH or (isinstance(module, ResidualBlock) and module.drop > 0)
         if module.training and (isinstance(module, _STOCHASTIC_OR_BATCHED) or random_depth):
             raise ValueError(
                 f"Layer '{name}' ({type(module).__name__}) is in train mode, where its output depends on the batch or "
@@ -194,9 +197,7 @@ class _Call:
     name: str
     block: nn.Module
     input: Tensor
-    passed: Tensor  # the very tensor object that came in, to see whether blocks follow each other
     output: Tensor | None = None
-    returned: Tensor | None = None
 
 
 def _watch(model: nn.Module, calls: list[_Call]) -> list[torch.utils.hooks.RemovableHandle]:
@@ -204,15 +205,23 @@ def _watch(model: nn.Module, calls: list[_Call]) -> list[torch.utils.hooks.Remov
 
     def enter(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(block: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not args or not isinstance(args[0], Tensor):
+                raise TypeError(
+                    f"Block '{name}' must be called with its state, a tensor, as first positional argument."
+                )
             # cloned: a block may work in place on what it is given
-            open_calls.append(_Call(name, block, args[0].detach().clone(), args[0]))
+            open_calls.append(_Call(name, block, args[0].detach().clone()))
 
         return hook
 
     def leave(block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         call = open_calls.pop()
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"Block '{call.name}' must return its state, a tensor; it returned {type(output).__name__}."
+            )
         if not open_calls:
-            call.output, call.returned = output.detach().clone(), output
+            call.output = output.detach().clone()
             calls.append(call)
 
     handles = []
@@ -229,7 +238,8 @@ def _residual(index: int, call: _Call, calls: list[_Call]) -> Residual:
             f"Block '{call.name}' is called more than once in a forward pass. Give each place in depth its own module."
         )
     before = calls[index - 2] if index > 1 else None
-    follows = before is None or before.returned is call.passed or _equal(before.output, call.input)
+    # by value: something between two blocks may work in place on the very tensor that the first returned
+    follows = before is None or _equal(before.output, call.input)
     assert call.output is not None
     return Residual(index, call.name, residual_branch(call.block), call.input, call.output, follows)
 
@@ -250,7 +260,8 @@ def _check_inputs(model: nn.Module, x: Tensor) -> None:
             raise ValueError(
                 f"'{name}' is on {tensor.device}, the inputs are on {x.device}. Move one: model.to(x.device)."
             )
-        if tensor.is_floating_point() and tensor.dtype != x.dtype:
+        # integer inputs are token numbers, which the model embeds in its own dtype
+        if tensor.is_floating_point() and x.is_floating_point() and tensor.dtype != x.dtype:
             raise ValueError(
                 f"'{name}' has dtype {tensor.dtype}, the inputs {x.dtype}. Convert one: x.to({tensor.dtype})."
             )
@@ -276,9 +287,9 @@ def _register_torchvision(module: nn.Module) -> bool:
         return False
     from torchvision.models.resnet import BasicBlock, Bottleneck
 
-    if BasicBlock not in residual_branch.registry:
-        residual_branch.register(BasicBlock, _basic_block)
-        residual_branch.register(Bottleneck, _bottleneck)
+    for kind, branch in ((BasicBlock, _basic_block), (Bottleneck, _bottleneck)):
+        if kind not in residual_branch.registry:  # one's own function comes first
+            residual_branch.register(kind, branch)
     return isinstance(module, BasicBlock | Bottleneck)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class TrainConfig:
         weight_decay: coefficient of the L2 penalty, on every parameter.
         momentum: of SGD.
         batch_size: at most so many images in a step; an epoch is cut into batches of nearly equal size, so that no
-            image is left out and no batch is too small for batch norm.
+            image is left out and, from ``batch_size=3`` on, none comes alone, which batch norm would refuse.
         schedule: ``"one_cycle"``, linear warm-up over 10 % of the steps, then cosine decay to zero (Smith & Topin
             2019; Loshchilov & Hutter 2017); ``"cosine"``, the decay alone; ``"step"``, × 0.1 after one third and
             two thirds; ``"constant"``.
@@ -59,6 +62,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number; got {value!r}.")
         for name, least in (
             ("epochs", 0),
             ("batch_size", 1),
@@ -144,6 +151,10 @@ def train(
 ) -> History:
     """Train ``model`` in place on ``data.train_x``; it is left in eval mode.
 
+    Before the first epoch, batch norm's running statistics are set from the training images. The training does not
+    see them, but without them the untrained network of epoch 0 could not be measured: in eval mode it would not be
+    normalised at all.
+
     The order of the images, and whatever a layer draws at random, depend on ``(config.seed, epoch)`` alone: a
     training that was killed and started again with the same ``checkpoint`` ends, on the same CPU, with the same
     weights bit for bit. torch's global generators are left as they were.
@@ -153,13 +164,13 @@ def train(
         data: images and labels in memory.
         config: the recipe.
         monitors: measurements on the way; their values are kept in ``History.monitors``.
-        checkpoint: where to keep the state; an existing file of the same recipe is continued.
+        checkpoint: where to keep the state; an existing file of the same recipe and data is continued.
 
     Returns:
         The history of all epochs, those before an interruption included.
 
     Raises:
-        ValueError: model and data on different devices, or a checkpoint of another recipe or network.
+        ValueError: model and data on different devices, or a checkpoint of another recipe, data set or network.
         FloatingPointError: the loss became NaN or infinite; the text says in which epoch.
         OSError: the checkpoint cannot be written or is damaged; the text names the file.
     """
@@ -172,9 +183,11 @@ def train(
         fused=True,
     )
     history = History()
+    recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
     if checkpoint is not None and Path(checkpoint.path).exists():
-        history = _restore(Path(checkpoint.path), model, optimizer, config)
+        history = _restore(Path(checkpoint.path), model, optimizer, recipe)
     else:
+        _set_norm_statistics(model, data, config)
         _observe(model, data, monitors, history, 0, config.epochs)
         _keep(model, checkpoint, 0)
     first = history.epochs + 1
@@ -184,7 +197,7 @@ def train(
         _observe(model, data, monitors, history, epoch, config.epochs)
         _keep(model, checkpoint, epoch)
         if checkpoint is not None and (epoch % checkpoint.every == 0 or epoch == config.epochs):
-            _save(Path(checkpoint.path), model, optimizer, config, history)
+            _save(Path(checkpoint.path), model, optimizer, recipe, history)
     model.eval()
     return history
 
@@ -223,10 +236,8 @@ def _train_epoch(
     model.train()
     x, y = data.train_x, data.train_y
     parameters = [p for p in model.parameters() if p.requires_grad]
-    devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        # Knuth's multiplier keeps the streams of (seed 0, epoch 1) and (seed 1, epoch 0) apart.
-        torch.manual_seed((config.seed * 2654435761 + epoch) % 2**63)
+    # Knuth's multiplier keeps the streams of (seed 0, epoch 1) and (seed 1, epoch 0) apart.
+    with _drawing_from(config.seed * 2654435761 + epoch, x):
         order = torch.randperm(len(y)).to(x.device)  # drawn on the CPU: the same order on every device
         batches = order.tensor_split(math.ceil(len(y) / config.batch_size))
         total = torch.zeros((), device=x.device)
@@ -249,6 +260,20 @@ def _train_epoch(
         )
     history.loss.append(mean)
     history.lr.append(rate)
+
+
+@contextmanager
+def _drawing_from(seed: int, x: Tensor) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of x's device, and leave them all as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if x.is_cuda else ()):
+        # torch.manual_seed reseeds all GPUs, which fork_rng only gives back if it was told of them
+        (torch.manual_seed if x.is_cuda else torch.default_generator.manual_seed)(seed % 2**63)
+        yield
+
+
+def _set_norm_statistics(model: nn.Module, data: ImageData, config: TrainConfig) -> None:
+    with _drawing_from(config.seed, data.train_x):  # stochastic depth draws here too
+        update_bn(data.train_x.tensor_split(math.ceil(len(data.train_x) / config.batch_size)), model)
 
 
 def _evaluate(model: nn.Module, data: ImageData, history: History) -> None:
@@ -288,9 +313,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"Cannot write {path}: {error.strerror or error}. Give a folder that exists or can be made, and has room."
+            f"Cannot write {path}: {reason}. Give a folder that exists or can be made, and has room."
         ) from error
 
 
@@ -306,28 +332,39 @@ def _keep(model: nn.Module, checkpoint: Checkpoint | None, epoch: int) -> None:
 
 
 def _save(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, history: History
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: dict[str, Any], history: History
 ) -> None:
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         if state.get("momentum_buffer") is not None:
             tensors[f"momentum.{index}"] = state["momentum_buffer"].contiguous()
-    metadata = {"config": json.dumps(asdict(config)), "history": json.dumps(asdict(history))}
+    metadata = {"recipe": json.dumps(recipe), "history": json.dumps(asdict(history))}
+    metadata["sha256"] = _sha256(tensors, metadata)
     write_atomically(path, lambda file: save_file(tensors, file, metadata=metadata))
 
 
-def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig) -> History:
+def _sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256((metadata["recipe"] + metadata["history"]).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: dict[str, Any]) -> History:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        saved, history = json.loads(metadata["config"]), History(**json.loads(metadata["history"]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        if metadata["sha256"] != _sha256(tensors, metadata):
+            raise ValueError("its SHA-256 is not the one noted in it")
+        saved, history = json.loads(metadata["recipe"]), History(**json.loads(metadata["history"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise OSError(
             f"Checkpoint {path} is damaged or not a checkpoint of this package ({error}). Delete it to start again."
         ) from error
-    if saved != asdict(config):
-        different = sorted(key for key, value in asdict(config).items() if saved.get(key) != value)
+    if saved != recipe:
+        different = sorted(key for key, value in recipe.items() if saved.get(key) != value)
         raise ValueError(
             f"Checkpoint {path} was written by a training with other {', '.join(different)}. Give the recipe it was "
             "started with, another path, or delete it to start again."

@@ -334,6 +334,15 @@ def test_start_of_the_fit_is_checked():
 def test_output_without_classes_needs_a_number():
     model = chain(affine(orthogonal(DIM, 1)), affine(orthogonal(DIM, 2)))
     model.head = nn.Unflatten(1, (3, 4))
-    with pytest.raises(ValueError, match=r"expected logits \(n, C\)\. Give num_classes="):
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 4\); expected logits \(n, C\)\. Give num_classes="):
         ra.measure_alignment(model, inputs())
     assert ra.measure_alignment(model, inputs(), num_classes=4).num_classes == 4
+
+
+def test_jacobian_too_large_to_form_is_refused():
+    path = ra.trace(chain(affine(orthogonal(DIM, 1))), inputs(1))
+    residual = path.residuals[0]
+    huge = torch.empty(1).expand(1, 10**5)  # no memory behind it
+    huge = ra.Residual(1, "wide", residual.branch, huge, huge, True)
+    with pytest.raises(MemoryError, match=r"block 1 \('wide'\) has 100000 × 100000 entries, \d+ GiB; up to 4 GiB"):
+        ra.residual_jacobians(huge)

@@ -104,7 +104,7 @@ def _split(path: Trace, memory: int) -> list[list[Residual]]:
     """The residuals at chunks of the inputs, so that all blocks' Jacobians and their SVD fit into the memory."""
     per_input = 4 * sum(r.input[0].numel() * r.output[0].numel() * r.input.element_size() for r in path.residuals)
     size = max(1, memory // per_input)
-    starts = range(0, len(path.logits), size)
+    starts = range(0, len(path.residuals[0].input), size)
     return [
         [
             Residual(r.index, r.name, r.branch, r.input[a : a + size], r.output[a : a + size], r.follows)
@@ -116,8 +116,8 @@ def _split(path: Trace, memory: int) -> list[list[Residual]]:
 
 def _classes_of(path: Trace) -> int:
     if not isinstance(path.logits, Tensor) or path.logits.dim() != 2:
+        came = f"shape {tuple(path.logits.shape)}" if isinstance(path.logits, Tensor) else type(path.logits).__name__
         raise ValueError(
-            f"Cannot read the number of classes off an output of shape {tuple(path.logits.shape)}; expected logits "
-            "(n, C). Give num_classes=."
+            f"Cannot read the number of classes off the output, {came}; expected logits (n, C). Give num_classes=."
         )
     return path.logits.shape[1]

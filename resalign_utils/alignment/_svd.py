@@ -11,6 +11,8 @@ from ..jacobians import check_branch, dense_jacobians
 from ..residuals import Residual, Trace
 from ..svd import dense_svd
 
+LARGEST_JACOBIAN = 2**32  # bytes; the SVD of a larger matrix takes hours
+
 
 @dataclass(frozen=True)
 class BlockSVD:
@@ -46,7 +48,17 @@ def jacobian_svd(path: Trace, k: int) -> list[BlockSVD]:
 
 
 def residual_jacobians(residual: Residual) -> Tensor:
-    """The Residual Jacobians of one block at its n inputs, formed, (n, m, d)."""
+    """The Residual Jacobians of one block at its n inputs, formed, (n, m, d).
+
+    Raises:
+        MemoryError: one of them alone would take more than 4 GiB.
+    """
+    m, d = residual.output[0].numel(), residual.input[0].numel()
+    if (size := m * d * residual.input.element_size()) > LARGEST_JACOBIAN:
+        raise MemoryError(
+            f"The Jacobian of block {residual.index} ('{residual.name}') has {m} × {d} entries, {size / 2**30:.0f} GiB; "
+            f"up to {LARGEST_JACOBIAN / 2**30:.0f} GiB are formed. Measure smaller images, or a narrower network."
+        )
     check_branch(residual.branch, residual.input)
     return dense_jacobians(residual.branch, residual.input)
 

@@ -1,0 +1,53 @@
+# `make` lists what there is. Each target makes the environment first if it is not there: nothing to activate.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.resalign-stamp
+
+# Two processes of one thread each are faster than one of two threads, and sums come out in one order.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+export PLOTLY_RENDERER := plotly_mimetype
+export TQDM_DISABLE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test html notebooks lint bench pages clean distclean FORCE
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+book: $(STAMP) ## train, measure and draw everything on this machine (copies of all notebooks), build the book
+	@$(PY) -m tools.build_book --execute
+
+test: $(STAMP) ## pages, stored notebooks, unit tests, and every notebook run again and compared
+	@tools/test.sh
+
+html: $(STAMP) ## build the book from the stored outputs, in seconds
+	@$(PY) -m tools.build_book
+
+notebooks: $(STAMP) ## run all notebooks in place and store their outputs (maintainers; needs Chromium)
+	@$(PY) -m tools.run_notebooks
+
+lint: $(STAMP) ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: $(STAMP) ## time the library against plain alternatives
+	@$(PY) -m benchmarks
+
+pages: $(STAMP) ## open every page that is built in a browser with no network
+	@$(PY) -m pytest tests/book/test_pages.py
+
+clean: ## remove what was built and all caches of tools
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name .tools -prune -o -name .git -prune -o \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf .venv .tools
+
+# The second condition: an environment whose Python is gone (a system upgrade) is made again.
+$(STAMP): pyproject.toml uv.lock tools/bootstrap.py $(shell test -x .venv/bin/python || echo FORCE)
+	@$(PYTHON) tools/bootstrap.py
+
+FORCE:

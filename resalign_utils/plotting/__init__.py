@@ -1,0 +1,36 @@
+"""Figures: one function each, from the results that the rest of the package returns.
+
+Every function takes ``backend="plotly"`` (interactive, the default) or ``"matplotlib"`` (the static twin, for print)
+and returns that library's ``Figure``, closed to pyplot, so that a notebook shows it once. What is to be compared goes
+in as a mapping, ``{"trained": ..., "untrained": ..., "no skip": ...}``. A class, a condition and a depth have the same
+colour in every figure. Neither library is imported before the first figure is drawn.
+"""
+
+from ._bars import bars
+from ._curves import curve_panels, curves
+from ._depth import depth_law, inverse_singular_values
+from ._films import trajectories_over_training
+from ._jacobians import coupling_grid, score_matrix
+from ._palette import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
+from ._spectra import spectra
+from ._theme import theme
+from ._trajectories import trajectories
+
+__all__ = [
+    "CLASS_COLOURS",
+    "CONDITION_COLOURS",
+    "bars",
+    "class_colour",
+    "condition_colours",
+    "coupling_grid",
+    "curve_panels",
+    "curves",
+    "depth_colours",
+    "depth_law",
+    "inverse_singular_values",
+    "score_matrix",
+    "spectra",
+    "theme",
+    "trajectories",
+    "trajectories_over_training",
+]

@@ -1,0 +1,61 @@
+"""What every truncated singular value decomposition promises, against NumPy in float64."""
+
+import numpy as np
+import torch
+from torch.testing import assert_close
+
+# How far a result of LAPACK may be from the truth, relative to the largest singular value.
+TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
+
+
+class MatrixOperator:
+    """A matrix (m, d) behind the interface that ``truncated_svd`` asks for; it counts its products."""
+
+    def __init__(self, matrix, in_shape=None, out_shape=None):
+        self.matrix, self.matvecs, self.shape = matrix, 0, tuple(matrix.shape)
+        self.out_shape, self.in_shape = out_shape or (self.shape[0],), in_shape or (self.shape[1],)
+
+    def matmat(self, v):
+        self.matvecs += len(v)
+        return (v.flatten(1) @ self.matrix.T).reshape(-1, *self.out_shape)
+
+    def rmatmat(self, u):
+        self.matvecs += len(u)
+        return (u.flatten(1) @ self.matrix).reshape(-1, *self.in_shape)
+
+    def dense(self):
+        self.matvecs += min(self.shape)
+        return self.matrix
+
+
+def check_svd(u, s, v, matrix, k, *, in_shape=None, out_shape=None):
+    """Assert the whole contract of the k largest triplets u (k, *out), s (k,), v (k, *in) of a matrix (m, d)."""
+    m, d = matrix.shape
+    assert u.shape == (k, *(out_shape or (m,)))
+    assert s.shape == (k,)
+    assert v.shape == (k, *(in_shape or (d,)))
+    assert u.dtype == s.dtype == v.dtype == matrix.dtype
+    assert u.device == s.device == v.device == matrix.device
+    tolerance, a = TOLERANCE[matrix.dtype], matrix.double()
+    u, s, v = u.double().flatten(1), s.double(), v.double().flatten(1)  # (k, m), (k,), (k, d)
+    left, sigma, right = (torch.from_numpy(part) for part in np.linalg.svd(a.numpy(), full_matrices=False))
+    top = float(sigma[0])
+    near = {"rtol": 0, "atol": tolerance * top}
+    assert (s >= 0).all()
+    assert (s.diff() <= 0).all()
+    assert_close(s, sigma[:k], **near)
+    for frame in (u, v):
+        assert_close(frame @ frame.T, torch.eye(k, dtype=torch.float64), rtol=0, atol=tolerance)
+    # paired signs
+    assert_close(v @ a.T, s[:, None] * u, **near)
+    assert_close(u @ a, s[:, None] * v, **near)
+    # Eckart & Young 1936: nothing of rank k is nearer than σ_{k+1}
+    rest = np.linalg.norm((a - u.T @ (s[:, None] * v)).numpy(), 2)
+    assert rest <= (float(sigma[k]) if k < len(sigma) else 0.0) + 2 * tolerance * top
+    # the spanned subspaces, which are unique where there is a gap (Wedin 1972)
+    gap = float(sigma[k - 1] - (sigma[k] if k < len(sigma) else 0))
+    if k < len(sigma) and gap > 1e-2 * top:
+        near = {"rtol": 0, "atol": 2 * tolerance * top / gap}
+        assert_close(u.T @ u, left[:, :k] @ left[:, :k].T, **near)
+        assert_close(v.T @ v, right[:k].T @ right[:k], **near)
+    assert (v.gather(1, v.abs().argmax(1, keepdim=True)) > 0).all()  # the sign rule

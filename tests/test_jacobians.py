@@ -1,0 +1,309 @@
+"""Products with Jacobians, against closed forms and finite differences."""
+
+import math
+
+import pytest
+import torch
+from processes import first_products
+from torch import nn
+from torch.testing import assert_close
+
+from resalign_utils import JacobianOperator, dense_jacobians
+
+F64 = torch.float64
+
+
+def normal(*shape, seed=0, dtype=F64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def two_layers(d, hidden, m):
+    """x ↦ W₂ relu(W₁ x) with its weights."""
+    w1, w2 = normal(hidden, d, seed=1), normal(m, hidden, seed=2)
+    return (lambda x: torch.relu(x @ w1.T) @ w2.T), w1, w2
+
+
+def differences(branch, x, step):
+    """Central finite differences (n, m, d) at x (n, *in), one input unit after the other."""
+    columns = []
+    for unit in range(x[0].numel()):
+        shift = torch.zeros_like(x).flatten(1)
+        shift[:, unit] = step
+        shift = shift.reshape(x.shape)
+        columns.append((branch(x + shift) - branch(x - shift)).flatten(1) / (2 * step))
+    return torch.stack(columns, -1)
+
+
+SMOOTH = {
+    "more outputs (forward mode)": (nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 7)), (4, 3)),
+    "fewer outputs (reverse mode)": (nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3)), (4, 7)),
+    "square": (nn.Sequential(nn.Linear(4, 4), nn.Tanh()), (4, 4)),
+    "convolution, more outputs": (nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh()), (3, 2, 4, 5)),
+    "convolution, fewer outputs": (nn.Sequential(nn.Conv2d(2, 2, 3, stride=2), nn.Tanh()), (3, 2, 5, 4)),
+    "to vectors from images": (nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.Tanh()), (3, 1, 3, 4)),
+}
+
+
+@pytest.fixture(params=SMOOTH)
+def smooth(request):
+    """A branch with a smooth activation and inputs (n, *in), in float64."""
+    branch, shape = SMOOTH[request.param]
+    return branch.double(), normal(*shape)
+
+
+@pytest.mark.parametrize(("d", "m"), [(4, 6), (6, 4), (5, 5), (1, 3), (3, 1)])
+def test_two_relu_layers_have_their_closed_form(d, m):
+    branch, w1, w2 = two_layers(d, 8, m)
+    x = normal(10, d, seed=3)
+    active = (x @ w1.T > 0).double()
+    expected = torch.stack([w2 @ torch.diag(row) @ w1 for row in active])
+    assert_close(dense_jacobians(branch, x), expected)
+
+
+def test_jacobians_agree_with_finite_differences(smooth):
+    branch, x = smooth
+    assert_close(dense_jacobians(branch, x), differences(branch, x, 1e-5), rtol=0, atol=1e-9)
+
+
+def test_relu_agrees_with_finite_differences_away_from_kinks():
+    branch, w1, _ = two_layers(6, 8, 5)
+    x = normal(40, 6, seed=3)
+    x = x[(x @ w1.T).abs().min(1).values > 1e-2]  # a step moves w₁ᵀx by less than that
+    assert len(x) > 20
+    assert_close(dense_jacobians(branch, x), differences(branch, x, 1e-4), rtol=0, atol=1e-9)
+
+
+def test_batch_gives_what_its_rows_give_alone(smooth):
+    branch, x = smooth
+    apart = torch.cat([dense_jacobians(branch, row[None]) for row in x])
+    assert_close(dense_jacobians(branch, x), apart)
+
+
+def test_chunks_give_the_same(smooth):
+    branch, x = smooth
+    assert_close(dense_jacobians(branch, x, memory=1), dense_jacobians(branch, x))
+    two_at_a_time = 2 * 8 * len(x) * max(x[0].numel(), branch(x)[0].numel()) * 8
+    assert_close(dense_jacobians(branch, x, memory=two_at_a_time), dense_jacobians(branch, x))
+
+
+def test_chunks_bound_how_many_products_live_at_once():
+    sizes = []
+
+    class Witness(torch.autograd.Function):
+        generate_vmap_rule = False
+
+        @staticmethod
+        def forward(x):
+            return x * 1
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def vmap(info, in_dims, x):
+            sizes.append(info.batch_size)
+            return x * 1, in_dims[0]
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return Witness.apply(gradient)
+
+    x = normal(2, 6)
+    dense_jacobians(lambda h: Witness.apply(h)[:, :5], x, memory=2 * 8 * len(x) * 6 * 8)
+    assert sizes == [2, 2, 1]
+
+
+def test_weights_get_no_gradients_and_results_carry_none():
+    branch = nn.Linear(3, 4).double()
+    x = normal(2, 3).requires_grad_()
+    operator = JacobianOperator(branch, x[:1])
+    results = dense_jacobians(branch, x), operator.matmat(normal(2, 3)), operator.rmatmat(normal(2, 4))
+    assert not any(result.requires_grad for result in results)
+    assert branch.weight.grad is None
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_that_of_the_inputs(dtype):
+    branch = nn.Linear(3, 4).to(dtype)
+    assert dense_jacobians(branch, torch.ones(2, 3, dtype=dtype)).dtype == dtype
+    assert JacobianOperator(branch, torch.ones(1, 3, dtype=dtype)).matmat(torch.ones(2, 3, dtype=dtype)).dtype == dtype
+
+
+# The operator
+
+
+def test_products_are_those_with_the_dense_matrix(smooth):
+    branch, x = smooth
+    operator = JacobianOperator(branch, x[:1])
+    jacobian = differences(branch, x[:1], 1e-5)[0]  # (m, d)
+    v, u = normal(3, *operator.in_shape, seed=5), normal(3, *operator.out_shape, seed=6)
+    near = {"rtol": 0, "atol": 1e-8}
+    assert_close(operator.matmat(v), (v.flatten(1) @ jacobian.T).reshape(3, *operator.out_shape), **near)
+    assert_close(operator.rmatmat(u), (u.flatten(1) @ jacobian).reshape(3, *operator.in_shape), **near)
+    assert_close(operator.dense(), jacobian, **near)
+    assert operator.shape == tuple(jacobian.shape)
+
+
+def test_products_are_adjoint(smooth):
+    branch, x = smooth
+    operator = JacobianOperator(branch, x[:1])
+    v, u = normal(5, *operator.in_shape, seed=5), normal(5, *operator.out_shape, seed=6)
+    left = (u * operator.matmat(v)).flatten(1).sum(1)
+    right = (operator.rmatmat(u) * v).flatten(1).sum(1)
+    assert_close(left, right)
+
+
+def test_products_are_counted_one_by_one():
+    operator = JacobianOperator(nn.Linear(3, 5).double(), normal(3))
+    assert operator.matvecs == 0
+    operator.matmat(normal(4, 3))
+    assert operator.matvecs == 4
+    operator.rmatmat(normal(2, 5))
+    assert operator.matvecs == 6
+    operator.dense()
+    assert operator.matvecs == 9  # min(m, d) more
+
+
+def test_products_in_chunks_are_the_same(smooth, monkeypatch):
+    branch, x = smooth
+    operator = JacobianOperator(branch, x[:1])
+    v, u = normal(5, *operator.in_shape, seed=5), normal(5, *operator.out_shape, seed=6)
+    whole = operator.matmat(v), operator.rmatmat(u)
+    monkeypatch.setattr(operator, "_chunk", lambda: 2)
+    assert_close((operator.matmat(v), operator.rmatmat(u)), whole)
+
+
+def test_expanded_and_transposed_blocks_are_welcome():
+    branch, *_ = two_layers(3, 8, 4)
+    operator = JacobianOperator(branch, normal(3, seed=3))
+    assert_close(operator.matmat(normal(1, 3).expand(6, 3)), operator.matmat(normal(1, 3).repeat(6, 1)))
+    assert_close(operator.matmat(normal(3, 2).T), operator.matmat(normal(3, 2).T.contiguous()))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
+def test_point_is_one_input_with_or_without_a_batch(shape):
+    branch, *_ = two_layers(3, 8, 4)
+    point = normal(3, seed=3)
+    operator = JacobianOperator(branch, point.reshape(shape))
+    assert operator.in_shape == (3,)
+    assert operator.out_shape == (4,)
+    assert_close(operator.dense(), dense_jacobians(branch, point[None])[0])
+
+
+def test_point_with_one_unit_is_an_input_of_one_unit():
+    operator = JacobianOperator(nn.Linear(1, 2).double(), normal(1))
+    assert operator.shape == (2, 1)
+
+
+def test_image_point_keeps_its_shape():
+    branch = nn.Conv2d(2, 3, 3, padding=1).double()
+    operator = JacobianOperator(branch, normal(2, 4, 5))
+    assert operator.in_shape == (2, 4, 5)
+    assert operator.out_shape == (3, 4, 5)
+    assert operator.shape == (3 * 20, 2 * 20)
+    assert JacobianOperator(branch, normal(1, 2, 4, 5)).in_shape == (2, 4, 5)
+
+
+def test_scalar_point_is_refused():
+    with pytest.raises(ValueError, match=r"Expected a point of shape \(\*in\) or \(1, \*in\); got a scalar"):
+        JacobianOperator(torch.relu, torch.tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("block", "got"),
+    [
+        (torch.zeros(2, 4, dtype=F64), r"got \(2, 4\), torch.float64 on cpu"),
+        (torch.zeros(3, dtype=F64), r"got \(3,\), torch.float64"),
+        (torch.zeros(2, 3), r"got \(2, 3\), torch.float32"),
+        (torch.zeros(2, 3, dtype=F64, device="meta"), r"got \(2, 3\), torch.float64 on meta"),
+    ],
+)
+def test_block_of_another_shape_dtype_or_device_is_refused_and_not_counted(block, got):
+    operator = JacobianOperator(nn.Linear(3, 3).double(), normal(3))
+    for product in (operator.matmat, operator.rmatmat):
+        with pytest.raises(ValueError, match=r"Expected a block of shape \(k, 3\), torch.float64 on cpu; " + got):
+            product(block)
+    assert operator.matvecs == 0
+
+
+# The probe
+
+
+def probe(branch, shape=(1, 6)):
+    return JacobianOperator(branch, normal(*shape))
+
+
+def test_dropout_in_train_mode_is_found():
+    with pytest.raises(ValueError, match=r"Two evaluations of the branch at one point differ. Call model.eval\(\)"):
+        probe(nn.Dropout(0.5).train(), (1, 64))
+    probe(nn.Dropout(0.5).eval(), (1, 64))
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm1d(6), (1, 6)),
+        (nn.BatchNorm2d(2), (1, 2, 3, 3)),
+        (nn.BatchNorm1d(6, track_running_stats=False), (1, 6)),
+    ],
+)
+def test_batch_norm_in_train_mode_is_found_even_at_a_single_input(norm, shape):
+    norm.double()
+    with pytest.raises(ValueError, match=r"depends on the other inputs of the batch. Call model.eval\(\): batch norm"):
+        probe(norm.train(), shape)
+    if norm.track_running_stats:
+        probe(norm.eval(), shape)
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        lambda h: h - h.mean(0),
+        lambda h: h.flip(0),
+        lambda h: h / len(h),
+        lambda h: torch.softmax(h, 0),
+    ],
+)
+def test_layer_that_mixes_the_batch_is_found(mixing):
+    with pytest.raises(ValueError, match="depends on the other inputs of the batch"):
+        probe(mixing)
+
+
+@pytest.mark.parametrize(
+    ("branch", "gave"),
+    [(torch.sum, r"\(\)"), (lambda h: h[:1], r"\(1, 6\)"), (lambda h: h.reshape(-1), r"\(12,\)")],
+)
+def test_branch_that_loses_the_batch_is_refused(branch, gave):
+    with pytest.raises(ValueError, match=r"Expected a branch \(n, \*in\) → \(n, \*out\); \(2, 6\) gave " + gave):
+        probe(branch)
+
+
+@pytest.mark.parametrize("branch", [lambda h: h / 0, lambda h: h * math.nan])
+def test_branch_with_nan_or_infinite_values_is_refused(branch):
+    with pytest.raises(ValueError, match="The branch gives NaN or infinite values"):
+        probe(branch)
+
+
+def test_unit_that_rounding_moves_across_a_kink_is_no_batch_mixing():
+    """Sums round differently in batches of different sizes; a ReLU's gate near zero may then differ."""
+
+    def branch(h):
+        f = h.clone()
+        f[:, 0] = float(len(h) > 1)  # one unit of two hundred
+        return f
+
+    probe(branch, (1, 200))
+
+
+def test_zero_branch_passes_the_probe():
+    operator = probe(lambda h: 0 * h)
+    assert_close(operator.dense(), torch.zeros(6, 6, dtype=F64))
+
+
+def test_no_warning_reaches_the_user(spawn):
+    """torch warns about its own use of torch.jit when it first loads its rules."""
+    child = spawn(first_products)
+    child.join(60)
+    assert child.exitcode == 0

@@ -1,0 +1,439 @@
+"""The branches of a network, found and taken at their true inputs; their Jacobians are those of the formula."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from processes import register_ones_own_basic_block
+from sklearn.decomposition import PCA
+from torch import nn
+from torch.testing import assert_close
+from torchvision.models import resnet18, resnet50
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import StochasticDepth
+
+from resalign_utils import ResidualBlock, ResNetConfig, build_model, dense_jacobians, gated, residual_branch, trace
+from resalign_utils.models import ResNet
+from resalign_utils.residuals import is_residual_block
+
+KINDS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
+
+
+def randomised(model, seed=0):
+    """The model in float64 and eval mode, with random biases and batch-norm statistics in place of 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double().eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "bias", None) is not None:
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) / 2)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) / 2)
+                for positive in (module.weight, module.running_var):
+                    positive.copy_(0.5 + torch.rand(positive.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def small(blobs):
+    """A network of three blocks in float64, and its inputs."""
+    return randomised(build_model(ResNetConfig(3, 8), blobs)), blobs.test_x.double()
+
+
+# Our own blocks
+
+
+def affine(module):
+    """Matrix and shift of a linear layer, or of a batch norm in eval mode, in NumPy."""
+    if isinstance(module, nn.Linear):
+        shift = np.zeros(module.out_features) if module.bias is None else module.bias.detach().numpy()
+        return module.weight.detach().numpy(), shift
+    scale = module.weight.detach().numpy() / np.sqrt(module.running_var.numpy() + module.eps)
+    return np.diag(scale), module.bias.detach().numpy() - scale * module.running_mean.numpy()
+
+
+def branch_by_hand(block, factor, h):
+    """Value and Jacobian of the residual branch at one h (d,): D·W₂·D₁·W₁, batch norm folded into the matrices."""
+    f, jacobian = h, np.eye(len(h))
+    for module in block.branch:
+        if isinstance(module, nn.ReLU):
+            active = np.diag((f > 0).astype(float))
+            f, jacobian = active @ f, active @ jacobian
+        else:
+            matrix, shift = affine(module)
+            f, jacobian = matrix @ f + shift, matrix @ jacobian
+    if block.post:
+        active = np.diag((factor * h + f > 0).astype(float))
+        f, jacobian = active @ f, active @ jacobian
+    return f, jacobian
+
+
+@pytest.mark.parametrize(("activation", "norm"), KINDS)
+@pytest.mark.parametrize("skip", [True, False, (0.5, -1.0, 2.0)])
+def test_branch_of_our_blocks_has_the_closed_form(blobs, activation, norm, skip):
+    model = randomised(build_model(ResNetConfig(3, 8, skip=skip, activation=activation, norm=norm), blobs))
+    for residual, factor in zip(
+        trace(model, blobs.test_x.double()).residuals, (skip,) * 3 if isinstance(skip, bool) else skip, strict=True
+    ):
+        block = model.get_submodule(residual.name)
+        by_hand = [branch_by_hand(block, float(factor), h) for h in residual.input.numpy()]
+        values, jacobians = (torch.from_numpy(np.stack(part)) for part in zip(*by_hand, strict=True))
+        assert_close(residual.branch(residual.input).detach(), values)
+        assert_close(dense_jacobians(residual.branch, residual.input), jacobians)
+        assert activation == "pre" or (jacobians == 0).all(2).any()  # the outer gate was at work
+
+
+def test_trace_tells_the_states_the_blocks_and_the_logits(small):
+    model, x = small
+    path = trace(model, x)
+    h = [model.stem(x)]
+    for block in model.blocks:
+        h.append(block(h[-1]))
+    assert_close(path.states, [state.detach() for state in h])
+    assert_close(path.logits, model(x).detach())
+    assert [residual.index for residual in path.residuals] == [1, 2, 3]
+    assert [residual.name for residual in path.residuals] == ["blocks.0", "blocks.1", "blocks.2"]
+    for residual, before, after in zip(path.residuals, path.states[:-1], path.states[1:], strict=True):
+        assert_close(residual.input, before)
+        assert_close(residual.output, after)
+        assert_close(residual.step, after - before)
+        assert residual.follows
+    tensors = [path.logits, *path.states, *(residual.input for residual in path.residuals)]
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+# Torchvision's blocks
+
+
+def norm(h, bn):
+    return F.batch_norm(h, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+
+
+def shortcut(block, h):
+    if block.downsample is None:
+        return h
+    conv, bn = block.downsample
+    return norm(F.conv2d(h, conv.weight, stride=conv.stride), bn)
+
+
+def formula(block, h):
+    """F(h) of He et al. 2016, from functions; nothing here is torchvision's forward pass."""
+    if isinstance(block, BasicBlock):
+        h = F.relu(norm(F.conv2d(h, block.conv1.weight, stride=block.stride, padding=1), block.bn1))
+        return norm(F.conv2d(h, block.conv2.weight, padding=1), block.bn2)
+    h = F.relu(norm(F.conv2d(h, block.conv1.weight), block.bn1))
+    h = F.relu(norm(F.conv2d(h, block.conv2.weight, stride=block.stride, padding=1), block.bn2))
+    return norm(F.conv2d(h, block.conv3.weight), block.bn3)
+
+
+def downsampling(channels, out, stride):
+    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+
+BLOCKS = {
+    "BasicBlock": lambda: BasicBlock(3, 3),
+    "BasicBlock, downsampling": lambda: BasicBlock(3, 4, 2, downsampling(3, 4, 2)),
+    "Bottleneck": lambda: Bottleneck(8, 2),
+    "Bottleneck, downsampling": lambda: Bottleneck(4, 2, 2, downsampling(4, 8, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_torchvision_block_has_the_jacobian_of_the_formula(kind):
+    torch.manual_seed(0)
+    block = randomised(BLOCKS[kind]())
+    h = torch.relu(torch.randn(2, block.conv1.in_channels, 5, 5, dtype=torch.float64))
+    path = trace(block, h)
+    assert_close(path.states[0], h)
+    assert_close(path.states[1], torch.relu(shortcut(block, h) + formula(block, h)).detach())
+    jacobians = dense_jacobians(path.residuals[0].branch, h)
+    for x, jacobian in zip(h, jacobians, strict=True):
+        gate = (shortcut(block, x[None]) + formula(block, x[None]) > 0).detach()
+        expected = torch.autograd.functional.jacobian(lambda y, gate=gate: (gate * formula(block, y[None]))[0], x)
+        assert_close(jacobian, expected.reshape(jacobian.shape))
+        assert jacobian.abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("build", "layers"), [(resnet18, (2, 2, 2, 2)), (resnet50, (3, 4, 6, 3))])
+def test_torchvision_network_is_traced_through_its_inplace_activations(build, layers):
+    torch.manual_seed(0)
+    model = randomised(build(num_classes=5), seed=1)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    path = trace(model, x)
+    names = [f"layer{stage + 1}.{place}" for stage, count in enumerate(layers) for place in range(count)]
+    assert [residual.name for residual in path.residuals] == names
+    assert len(path.states) == len(names) + 1
+    assert all(residual.follows for residual in path.residuals)
+    with torch.no_grad():
+        h = F.max_pool2d(F.relu(norm(F.conv2d(x, model.conv1.weight, stride=2, padding=3), model.bn1)), 3, 2, 1)
+        for residual, state in zip(path.residuals, path.states, strict=False):
+            assert_close(residual.input, h)
+            assert_close(state, h)
+            block = model.get_submodule(residual.name)
+            f, z = formula(block, h), shortcut(block, h) + formula(block, h)
+            assert_close(residual.branch(residual.input), f * (z > 0))
+            assert_close(residual.output, F.relu(z))
+            assert (residual.step is None) == (block.downsample is not None and h.shape != z.shape)
+            h = F.relu(z)
+        assert_close(path.logits, model(x))
+
+
+# Anyone's blocks
+
+
+def test_block_of_ones_own_joins_in_a_few_lines():
+    class Mine(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = nn.Linear(4, 4)
+
+        def forward(self, h):
+            return torch.relu(h + self.f(h))
+
+    assert not is_residual_block(Mine())
+
+    @residual_branch.register
+    def _(block: Mine):
+        return gated(block.f, shortcut=lambda h: h)
+
+    model = nn.Sequential(nn.Linear(3, 4), Mine(), Mine()).double()
+    path = trace(model, torch.randn(5, 3, dtype=torch.float64))
+    assert [residual.name for residual in path.residuals] == ["1", "2"]
+    for residual in path.residuals:
+        block = model.get_submodule(residual.name)
+        gate = (residual.output > 0).double()
+        assert_close(dense_jacobians(residual.branch, residual.input), gate[:, :, None] * block.f.weight.detach())
+
+
+def test_registered_blocks_inside_another_belong_to_the_outer_one(small):
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, h):
+            return h + self.inner(h)
+
+    @residual_branch.register
+    def _(block: Outer):
+        return block.inner
+
+    model, x = small
+    inner, last = nn.Sequential(model.blocks[0], model.blocks[1]), model.blocks[2]
+    path = trace(ResNet(model.stem, [Outer(inner), last], model.head), x)
+    assert [residual.name for residual in path.residuals] == ["blocks.0", "blocks.1"]
+    assert_close(path.residuals[0].branch(path.states[0]), inner(path.states[0]))
+
+
+def test_ones_own_function_for_a_torchvision_block_comes_first(spawn):
+    child = spawn(register_ones_own_basic_block)
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_subclass_of_a_registered_block_is_one():
+    class Named(ResidualBlock):
+        pass
+
+    assert is_residual_block(Named(nn.Identity(), 1.0, True))
+
+
+def test_input_that_a_block_overwrites_is_kept_as_it_was():
+    class InPlace(ResidualBlock):
+        def forward(self, h):
+            return h.add_(self.branch(h))
+
+    model = nn.Sequential(nn.Identity(), *(InPlace(nn.Linear(3, 3), 1.0, post=False) for _ in range(2))).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        h1 = x + model[1].branch(x)
+        h2 = h1 + model[2].branch(h1)
+    path = trace(model, x.clone())
+    assert_close(path.states, [x, h1, h2])
+    assert_close(path.residuals[1].input, h1)
+
+
+class Between(nn.Module):
+    """Works in place on what lies between two blocks."""
+
+    def forward(self, h):
+        return h.mul_(2)
+
+
+@pytest.mark.parametrize("between", [nn.Tanh(), Between()], ids=["a layer", "work in place"])
+def test_block_after_something_else_does_not_follow(small, between):
+    model, x = small
+    model.blocks.insert(1, between)
+    assert [residual.follows for residual in trace(model, x).residuals] == [True, False, True]
+
+
+def test_block_that_changes_the_shape_has_no_step():
+    block = randomised(BLOCKS["BasicBlock, downsampling"]())
+    assert trace(block, torch.randn(1, 3, 5, 5, dtype=torch.float64)).residuals[0].step is None
+
+
+# What is refused
+
+
+def test_block_called_twice_is_refused_with_its_name(small):
+    model, x = small
+    model.blocks.append(model.blocks[0])
+    with pytest.raises(ValueError, match=r"Block 'blocks.0' is called more than once in a forward pass. Give each"):
+        trace(model, x)
+
+
+def test_network_without_known_blocks_is_refused_with_what_it_holds():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ModuleDict({"a": nn.ReLU()})["a"])
+    text = r"No residual block found in Sequential; its composite modules are Sequential. Register the one that holds"
+    with pytest.raises(ValueError, match=text):
+        trace(model, torch.ones(1, 3))
+
+
+def test_unknown_block_is_refused_with_how_to_register_it():
+    with pytest.raises(TypeError, match=r"Linear is not registered as a residual block. Register .*'Your own model'"):
+        residual_branch(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm1d(8),
+        nn.Dropout(0.1),
+        nn.AlphaDropout(0.1),
+        nn.RReLU(),
+        StochasticDepth(0.1, "row"),
+        ResidualBlock(nn.Identity(), 1.0, False, drop=0.1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layer_in_train_mode_is_refused_with_its_name(blobs, layer):
+    model = build_model(ResNetConfig(2, 8, norm=False), blobs)
+    model.stem.append(layer)
+    text = rf"Layer 'stem.3' \({type(layer).__name__}\) is in train mode, .* Call model.eval\(\) before measuring"
+    with pytest.raises(ValueError, match=text):
+        trace(model, blobs.test_x)
+    trace(model.eval(), blobs.test_x)
+
+
+def test_train_mode_without_such_layers_is_no_matter(blobs):
+    model = build_model(ResNetConfig(2, 8, norm=False), blobs)
+    assert_close(trace(model.train(), blobs.test_x).states, trace(model.eval(), blobs.test_x).states)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 3), (6,)])
+def test_empty_batch_is_refused(blobs, shape):
+    with pytest.raises(ValueError, match=r"Expected a batch of at least one input \(n, ...\); got shape \("):
+        trace(build_model(ResNetConfig(2, 8), blobs).eval(), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_or_infinite_inputs_are_refused_and_counted(small, bad):
+    model, x = small
+    x = x.clone()
+    x[3], x[7, 0, 1, 2] = bad, bad
+    with pytest.raises(ValueError, match=r"2 of 20 inputs hold NaN or infinite values. Remove them"):
+        trace(model, x)
+
+
+@pytest.mark.parametrize("name", ["blocks.1.branch.0.weight", "blocks.2.branch.1.running_mean"])
+def test_nan_weights_and_statistics_are_refused_with_their_name(small, name):
+    model, x = small
+    model.state_dict()[name].view(-1)[2] = math.nan
+    with pytest.raises(ValueError, match=rf"'{name}' holds NaN or infinite weights"):
+        trace(model, x)
+
+
+def test_overflow_is_refused_with_the_block_it_begins_in():
+    branches = [nn.Linear(3, 3) for _ in range(3)]
+    nn.init.constant_(branches[1].weight, 3e38)
+    model = ResNet(nn.Identity(), [ResidualBlock(branch, 1.0, post=False) for branch in branches], nn.Linear(3, 2))
+    text = r"output of block 2 \('blocks.1'\) is NaN or infinite although inputs and weights are finite.*float64"
+    with pytest.raises(ValueError, match=text):
+        trace(model, torch.ones(2, 3))
+    trace(model.double(), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_mixed_dtypes_are_refused_with_the_fix(small):
+    model, x = small
+    with pytest.raises(ValueError, match=r"'stem.1.weight' has dtype torch.float64, the inputs torch.float32.*x.to\("):
+        trace(model, x.float())
+
+
+def test_mixed_devices_are_refused_with_the_fix(small):
+    model, x = small
+    model.blocks[1].to("meta")
+    text = r"'blocks.1.branch.0.weight' is on meta, the inputs are on cpu. Move one: model.to\(x.device\)"
+    with pytest.raises(ValueError, match=text):
+        trace(model, x)
+
+
+def hooks(model):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+def test_hooks_are_removed_after_a_trace_and_after_a_failed_one(small):
+    model, x = small
+    trace(model, x)
+    assert hooks(model) == 0
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        trace(model, x[..., :2])
+    assert hooks(model) == 0
+
+
+# Projections
+
+
+def test_random_projection_keeps_squared_distances_on_average(small):
+    path = trace(*small)
+    states = torch.stack(path.states, 1)  # (n, L+1, D)
+    distances = (states[1:] - states[:-1]).square().sum(-1)
+    draws = torch.stack([path.project(seed=seed) for seed in range(3000)])  # (seeds, n, L+1, 2)
+    projected = (draws[:, 1:] - draws[:, :-1]).square().sum(-1)
+    assert draws.shape[1:] == (20, 4, 2)
+    # a squared length in the plane is exponential: its mean over 3000 has a relative deviation of 0.018
+    assert_close(projected.mean(0), distances, rtol=0.09, atol=0)
+
+
+def test_random_projection_is_one_linear_map_for_all_states_and_depends_on_the_seed_alone(small):
+    path = trace(*small)
+    doubled = dataclasses.replace(path, states=[2 * state for state in path.states])
+    assert_close(doubled.project(3, seed=1), 2 * path.project(3, seed=1))
+    assert_close(trace(*small).project(3, seed=1), path.project(3, seed=1), rtol=0, atol=0)
+    assert not torch.allclose(path.project(3, seed=1), path.project(3, seed=2))
+    part = dataclasses.replace(path, states=path.states[1:3])
+    assert_close(part.project(3, seed=1), path.project(3, seed=1)[:, 1:3])
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_pca_is_that_of_scikit_learn_up_to_signs(small, dims):
+    path = trace(*small)
+    flat = torch.stack(path.states, 1).flatten(0, 1).numpy()
+    expected = torch.from_numpy(PCA(dims).fit_transform(flat)).reshape(20, 4, dims)
+    found = path.project(dims, method="pca")
+    signs = torch.sign((found * expected).sum((0, 1)))
+    assert_close(found, signs * expected)
+
+
+def test_image_states_are_projected_flat():
+    torch.manual_seed(0)
+    block = randomised(BLOCKS["BasicBlock"]())
+    assert trace(block, torch.randn(4, 3, 5, 5, dtype=torch.float64)).project(3).shape == (4, 2, 3)
+
+
+def test_projections_that_cannot_be_are_refused(small):
+    path = trace(*small)
+    for dims in (0, 9):
+        with pytest.raises(ValueError, match=rf"dims must lie in 1..8; got {dims}"):
+            path.project(dims)
+    with pytest.raises(ValueError, match="method must be 'random' or 'pca'; got 'tsne'"):
+        path.project(method="tsne")
+    few = dataclasses.replace(path, states=[state[:1] for state in path.states])
+    with pytest.raises(ValueError, match=r"dims must lie in 1..4; got 5"):  # one input's four states
+        few.project(5, method="pca")
+    block = randomised(BLOCKS["BasicBlock, downsampling"]())
+    mixed = trace(block, torch.randn(1, 3, 5, 5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"states of one shape; got \(3, 5, 5\), \(4, 3, 3\). Trace a part"):
+        mixed.project()

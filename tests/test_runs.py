@@ -1,0 +1,346 @@
+"""A run is trained once, found again, and never loaded when anything about it is not as it was written."""
+
+import ast
+import dataclasses
+import getpass
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import platformdirs
+import pytest
+import torch
+from processes import ask_for_a_run
+from safetensors.torch import load_file
+
+import resalign_utils
+import resalign_utils.runs as runs
+import resalign_utils.training as training
+from resalign_utils import DataConfig, ResNetConfig, RunConfig, TrainConfig, build_model, load_or_train
+from resalign_utils.runs import runs_root, snapshot_epochs
+
+CONFIG = RunConfig(DataConfig("digits", per_class=20), ResNetConfig(2, 8), TrainConfig(epochs=12, batch_size=64))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One run, trained once; tests that damage it take a copy."""
+    return load_or_train(CONFIG, root=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the run's folder, below ``tmp_path``, the root to load it from."""
+    return Path(shutil.copytree(trained.folder, tmp_path / trained.folder.name))
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+
+
+def equal(one, other):
+    """Whether two networks agree bit for bit, batch-norm statistics included."""
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Once
+
+
+@pytest.mark.usefixtures("no_training")
+def test_second_call_loads_what_the_first_trained(trained):
+    again = load_or_train(CONFIG, root=trained.folder.parent)
+    assert equal(again.model, trained.model)
+    assert again.history == trained.history
+    assert again.provenance == trained.provenance
+    assert again.folder == trained.folder
+    assert not again.model.training
+    x = again.data.test_x
+    assert torch.equal(again.model(x), trained.model(x))
+    assert again.history.test_accuracy[-1] == resalign_utils.accuracy(again.model, x, again.data.test_y)
+
+
+def test_two_processes_asking_at_once_train_once(tmp_path, spawn):
+    log, start = tmp_path / "log", time.time() + 1
+    children = [spawn(ask_for_a_run, CONFIG, tmp_path, log, start) for _ in range(2)]
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    first, *weights = log.read_text().split()
+    assert first == "train"
+    assert len(weights) == 2
+    assert len(set(weights)) == 1
+
+
+def test_interrupted_run_is_continued_to_the_same_weights(trained, tmp_path, monkeypatch):
+    epochs, train_epoch = [], training._train_epoch
+
+    def interrupted(model, data, optimizer, config, epoch, history):
+        epochs.append(epoch)
+        if epochs.count(7) == 1 and epoch == 7:
+            raise KeyboardInterrupt
+        train_epoch(model, data, optimizer, config, epoch, history)
+
+    monkeypatch.setattr(training, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_or_train(CONFIG, root=tmp_path)
+    run = load_or_train(CONFIG, root=tmp_path)
+    assert epochs == [1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 12]
+    assert equal(run.model, trained.model)
+    assert run.history == trained.history
+    assert not (run.folder / "checkpoint.safetensors").exists()
+
+
+def test_data_set_may_be_given_by_its_name():
+    assert RunConfig("digits", CONFIG.model, CONFIG.train).data == DataConfig("digits")
+
+
+# The key
+
+
+def changed(**parts):
+    return dataclasses.replace(CONFIG, **parts).key
+
+
+def test_key_follows_every_part_of_the_configuration():
+    others = [changed(data=DataConfig("digits")), changed(data=DataConfig("digits", per_class=20, seed=1))]
+    others += [changed(model=ResNetConfig(2, 8, skip=False)), changed(model=ResNetConfig(3, 8))]
+    others += [changed(train=dataclasses.replace(CONFIG.train, lr=0.2)), CONFIG.with_seed(1).key]
+    assert len({CONFIG.key, *others}) == 7
+    assert changed() == CONFIG.key
+    assert re.fullmatch("[0-9a-f]{16}", CONFIG.key)
+    assert changed(data=DataConfig("digits", per_class=[20] * 10)) == changed(
+        data=DataConfig("digits", None, (20,) * 10)
+    )
+
+
+@pytest.mark.parametrize("module", ["data", "models", "training"])
+def test_key_follows_the_source_of_the_code(module, tmp_path, monkeypatch):
+    original, before = getattr(runs, f"{module}_module"), CONFIG.key
+    source = Path(original.__file__)
+    elsewhere = tmp_path / source.parent.name / source.name
+    shutil.copytree(source.parent, elsewhere.parent)
+    monkeypatch.setattr(original, "__file__", str(elsewhere))
+    assert CONFIG.key == before
+    files = sorted(elsewhere.parent.glob("*.py")) if elsewhere.name == "__init__.py" else [elsewhere]
+    for file in files:
+        text = file.read_text()
+        file.write_text(text + "# changed\n")
+        assert CONFIG.key != before, file
+        file.write_text(text)
+    assert CONFIG.key == before
+
+
+def test_key_follows_the_version_of_torch(monkeypatch):
+    before = CONFIG.key
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    assert CONFIG.key != before
+
+
+def test_key_does_not_follow_root_or_device(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path))
+    assert trained.folder.name == f"digits-fc2-{CONFIG.key}"
+    shutil.copytree(trained.folder, tmp_path / trained.folder.name)
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+    run = load_or_train(CONFIG, device=torch.device("cpu", 0))
+    assert run.folder.name == trained.folder.name
+    assert equal(run.model, trained.model)
+
+
+# Where
+
+
+def test_root_is_the_argument_or_the_variable_or_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path / "variable"))
+    assert runs_root(tmp_path / "argument") == tmp_path / "argument"
+    assert runs_root() == tmp_path / "variable"
+    monkeypatch.delenv("RESALIGN_CACHE")
+    assert runs_root() == platformdirs.user_cache_path("resalign") / "runs"
+    assert runs_root("~/runs") == Path.home() / "runs"
+
+
+def test_unwritable_root_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Cannot make .*Give root= or RESALIGN_CACHE a writable folder") as error:
+        load_or_train(CONFIG, root=tmp_path / "file" / "runs")
+    assert str(tmp_path / "file" / "runs") in str(error.value)
+
+
+# Damage
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+FILES = ("weights.safetensors", "snapshots/epoch-000005.safetensors", "history.json", "config.json")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.usefixtures("no_training")
+def test_damaged_file_is_refused_with_its_name(copy, file, damage):
+    damage(copy / file)
+    with pytest.raises(OSError, match=r"is damaged: expected SHA-256 [0-9a-f]{64}, found .*to train again") as error:
+        load_or_train(CONFIG, root=copy.parent)
+    assert str(copy / file) in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"files": {}}', '{"data": "", "files": {}}', "\xff"])
+@pytest.mark.usefixtures("no_training")
+def test_damaged_provenance_is_refused_with_its_name(copy, content):
+    (copy / "provenance.json").write_text(content, encoding="latin-1")
+    with pytest.raises(OSError, match=r"is damaged.*to train again") as error:
+        load_or_train(CONFIG, root=copy.parent)
+    assert str(copy / "provenance.json") in str(error.value)
+
+
+def test_snapshot_damaged_after_loading_is_refused_with_its_name(copy):
+    run = load_or_train(CONFIG, root=copy.parent)
+    flip(copy / "snapshots" / "epoch-000005.safetensors")
+    with pytest.raises(OSError, match=r"epoch-000005.safetensors is damaged"):
+        run.snapshot(5)
+
+
+def test_damaged_checkpoint_of_an_unfinished_run_is_refused_with_its_name(tmp_path, trained):
+    folder = tmp_path / trained.folder.name
+    folder.mkdir()
+    (folder / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    with pytest.raises(OSError, match=r"checkpoint.safetensors is damaged"):
+        load_or_train(CONFIG, root=tmp_path)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_folder_of_another_run_is_refused_with_the_name_of_its_configuration(copy):
+    other = CONFIG.with_seed(1)
+    foreign = copy.rename(copy.with_name(f"digits-fc2-{other.key}"))
+    with pytest.raises(OSError, match=r"config.json belongs to another run. Delete") as error:
+        load_or_train(other, root=copy.parent)
+    assert str(foreign) in str(error.value)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_run_of_another_data_set_of_this_name_is_refused(copy, trained, monkeypatch):
+    data = dataclasses.replace(trained.data, test_x=-trained.data.test_x)
+    monkeypatch.setattr(runs, "load_data", lambda **_: data)
+    text = f"'digits' here has checksum {data.checksum()}, the run in .* was trained on {trained.data.checksum()}"
+    with pytest.raises(ValueError, match=text):
+        load_or_train(CONFIG, root=copy.parent)
+
+
+# What is kept
+
+
+def test_snapshots_lie_on_a_logarithmic_clock():
+    assert snapshot_epochs(0) == [0]
+    assert snapshot_epochs(1) == [0, 1]
+    assert snapshot_epochs(12) == [0, 1, 2, 5, 10, 12]
+    assert snapshot_epochs(200) == [0, 1, 2, 5, 10, 20, 50, 100, 200]
+
+
+def test_untrained_twin_is_the_network_as_it_was_built(trained):
+    assert trained.snapshot_epochs == [0, 1, 2, 5, 10, 12]
+    built = build_model(CONFIG.model, trained.data, seed=CONFIG.train.seed)
+    for one, other in zip(trained.untrained.parameters(), built.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert equal(trained.snapshot(12), trained.model)
+    assert not trained.untrained.training
+    states = [trained.snapshot(epoch).head[-1].weight for epoch in trained.snapshot_epochs]
+    assert not any(torch.equal(one, two) for one, two in pairwise(states))
+
+
+def test_snapshot_that_is_not_kept_is_refused_with_those_that_are(trained):
+    text = r"No snapshot of epoch 7 is kept; choose one of \[0, 1, 2, 5, 10, 12\]"
+    with pytest.raises(ValueError, match=text):
+        trained.snapshot(7)
+
+
+def test_untrained_run_of_zero_epochs_can_be_kept_too(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=0))
+    run = load_or_train(config, root=tmp_path)
+    assert equal(run.model, run.untrained)
+    assert run.history.epochs == 0
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+    load_or_train(config, root=tmp_path)
+
+
+def strings(content):
+    """All keys and values of a JSON document that are text."""
+    match content:
+        case dict():
+            return [text for pair in content.items() for part in pair for text in strings(part)]
+        case list():
+            return [text for part in content for text in strings(part)]
+        case str():
+            return [content]
+    return []
+
+
+def test_provenance_says_where_from_and_nothing_about_the_machines_owner(trained):
+    provenance = trained.provenance
+    assert set(provenance) == {"date", "versions", "device", "threads", "git", "data", "seconds", "files"}
+    assert set(provenance["versions"]) == {"python", "torch", "numpy", "scikit-learn", "resalign-utils"}
+    assert provenance["versions"]["torch"] == version("torch")
+    assert provenance["data"] == trained.data.checksum()
+    assert provenance["seconds"] >= 0
+    assert set(provenance["files"]) == {*FILES, *(f"snapshots/epoch-{n:06d}.safetensors" for n in (0, 1, 2, 10, 12))}
+    for file in trained.folder.rglob("*.json"):
+        texts = strings(json.loads(file.read_text()))
+        assert not [text for text in texts if Path(text).is_absolute() or str(Path.home()) in text]
+        words = {word for text in texts for word in re.split(r"[/\s@:]", text)}
+        assert not words & {socket.gethostname(), getpass.getuser()}
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=Someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_git_state_is_that_of_the_packages_own_repository(tmp_path, monkeypatch):
+    package = tmp_path / "site-packages" / "runs.py"
+    package.parent.mkdir()
+    package.write_text("")
+    monkeypatch.setattr(runs, "__file__", str(package))
+    assert runs._git_state() is None  # no repository
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("site-packages\n")
+    git(tmp_path, "add", ".gitignore")
+    git(tmp_path, "commit", "-qm", "someone's project around an installed copy")
+    assert runs._git_state() is None
+    git(tmp_path, "add", "-f", "site-packages")
+    git(tmp_path, "commit", "-qm", "the package itself")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert runs._git_state() == commit
+    package.write_text("changed")
+    assert runs._git_state() == commit + "+changes"
+
+
+def test_nothing_is_pickled():
+    """Loading a foreign file must not run its code."""
+    for file in Path(resalign_utils.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            assert not {"pickle", "joblib", "dill", "shelve"} & set(names), file
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in {("torch", "load"), ("torch", "save"), ("np", "load")}, file
+
+
+def test_files_are_read_by_anyone_with_safetensors_and_json(trained):
+    weights = load_file(trained.folder / "weights.safetensors")
+    assert torch.equal(weights["head.0.weight"], trained.model.head[0].weight)
+    assert json.loads((trained.folder / "config.json").read_text())["model"]["depth"] == 2

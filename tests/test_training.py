@@ -1,0 +1,439 @@
+"""The training loop: its arithmetic, its order, and what survives a kill."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import KEPT, NET, RECIPE, train_until_killed
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.testing import assert_close
+
+import resalign_utils.training as training
+from resalign_utils import (
+    Checkpoint,
+    ImageData,
+    Monitor,
+    ResNetConfig,
+    TrainConfig,
+    accuracy,
+    build_model,
+    train,
+)
+from resalign_utils.training import learning_rate, write_atomically
+
+
+def numbered(n):
+    """n images whose one pixel is their number."""
+    x, y = torch.arange(n).reshape(n, 1, 1, 1).float(), torch.arange(n) % 2
+    return ImageData.from_tensors(x, y, x[:2], y[:2], name="numbered", normalize=False, num_classes=2)
+
+
+class Recorder(nn.Module):
+    """A linear classifier that notes which images it was trained on, batch by batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.batches = nn.Linear(1, 2), []
+
+    def forward(self, x):
+        if self.training:
+            self.batches.append([int(number) for number in x.flatten()])
+        return self.linear(x.flatten(1))
+
+
+def batches_of(n, **recipe):
+    model = Recorder()
+    train(model, numbered(n), TrainConfig(lr=0.0, **recipe))
+    return model.batches
+
+
+def equal_states(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# It learns
+
+
+def test_network_learns_the_digits(digits):
+    model = build_model(ResNetConfig(2, 32), digits)
+    history = train(model, digits, TrainConfig(epochs=30))
+    assert history.test_accuracy[-1] > 0.95
+    assert history.loss[-1] < 0.2 < history.loss[0]
+    assert history.epochs == 30
+    assert not model.training
+
+
+def test_zero_epochs_leave_the_weights(blobs):
+    model = build_model(NET, blobs)
+    assert train(model, blobs, TrainConfig(epochs=0)).epochs == 0
+    for trained, built in zip(model.parameters(), build_model(NET, blobs).parameters(), strict=True):
+        assert torch.equal(trained, built)
+    assert not model.training
+
+
+def test_accuracy_is_the_share_of_hits_whatever_the_chunk():
+    x, y = torch.eye(4)[[0, 1, 2, 3, 0]], torch.tensor([0, 1, 0, 0, 0])
+    assert accuracy(nn.Identity(), x, y) == pytest.approx(3 / 5)
+    assert accuracy(nn.Identity(), x, y, chunk=2) == pytest.approx(3 / 5)
+
+
+def test_untrained_network_is_measured_with_the_statistics_of_the_training_images(blobs):
+    model = build_model(NET, blobs)
+    train(model, blobs, TrainConfig(epochs=0))
+    h = model.stem[:3](blobs.train_x)  # Flatten, Linear, batch norm
+    assert_close(h.mean(0), torch.zeros(8), rtol=0, atol=1e-5)
+    assert_close(h.var(0), torch.ones(8), rtol=0, atol=1e-3)
+
+
+# Its arithmetic
+
+
+@pytest.mark.parametrize(
+    ("schedule", "points"),
+    [
+        ("one_cycle", {0: 0, 0.05: 0.5, 0.1: 1, 0.325: (1 + math.sqrt(0.5)) / 2, 0.55: 0.5, 1 - 1e-9: 0}),
+        ("cosine", {0: 1, 1 / 3: 0.75, 0.5: 0.5, 1 - 1e-9: 0}),
+        ("step", {0: 1, 0.33: 1, 0.34: 0.1, 0.66: 0.1, 0.67: 0.01, 0.999: 0.01}),
+        ("constant", {0: 1, 0.5: 1, 0.999: 1}),
+    ],
+)
+def test_schedule_at_known_points(schedule, points):
+    config = TrainConfig(lr=0.3, schedule=schedule)
+    for progress, share in points.items():
+        assert learning_rate(config, progress) == pytest.approx(0.3 * share, abs=1e-12)
+
+
+def softmax_regression(data, config, w, b):
+    """Five numbers of arithmetic a step, written out in NumPy: full-batch SGD with momentum, decay and clipping."""
+    x, y = data.train_x.flatten(1).numpy(), np.eye(data.num_classes)[data.train_y.numpy()]
+    velocity = [0.0, 0.0]
+    for epoch in range(config.epochs):
+        rate = learning_rate(config, (epoch + 0.5) / config.epochs)
+        z = x @ w.T + b
+        p = np.exp(z - z.max(1, keepdims=True))
+        error = (p / p.sum(1, keepdims=True) - y) / len(x)
+        gradients = [error.T @ x, error.sum(0)]
+        if config.clip is not None:
+            size = np.sqrt(sum((g**2).sum() for g in gradients))
+            gradients = [g * min(1.0, config.clip / size) for g in gradients]
+        gradients = [g + config.weight_decay * p for g, p in zip(gradients, (w, b), strict=True)]
+        velocity = [config.momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
+        w, b = w - rate * velocity[0], b - rate * velocity[1]
+    return w, b
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("schedule", ["one_cycle", "step"])
+def test_steps_equal_those_written_by_hand(blobs, clip, momentum, schedule):
+    """Schedule, momentum, clipping before the weight decay, which falls on the bias too."""
+    data = dataclasses.replace(blobs, train_x=blobs.train_x.double(), test_x=blobs.test_x.double())
+    config = TrainConfig(
+        epochs=12, lr=0.5, weight_decay=0.1, momentum=momentum, clip=clip, schedule=schedule, batch_size=99
+    )
+    linear = nn.Linear(6, 3).double()
+    nn.init.constant_(linear.bias, 2.0)
+    start = linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy()
+    w, b = softmax_regression(data, config, *start)
+    train(nn.Sequential(nn.Flatten(), linear), data, config)
+    assert_close(linear.weight.detach(), torch.from_numpy(w), rtol=1e-4, atol=1e-6)
+    assert_close(linear.bias.detach(), torch.from_numpy(b), rtol=1e-4, atol=1e-6)
+
+
+def test_weight_decay_falls_on_batch_norm_too(blobs):
+    model = build_model(NET, blobs)
+    norm = model.blocks[0].branch[1]
+    train(model, blobs, TrainConfig(epochs=1, batch_size=99, weight_decay=1e3, lr=1e-3, clip=1e-9, schedule="constant"))
+    assert_close(norm.weight.detach(), torch.zeros(8), rtol=0, atol=1e-5)  # 1 − lr · decay = 0
+
+
+# Its order
+
+
+@given(st.integers(3, 60), st.integers(3, 70))
+def test_batches_cover_all_images_evenly_and_none_comes_alone(n, batch_size):
+    batches = batches_of(n, epochs=1, batch_size=batch_size)
+    sizes = [len(batch) for batch in batches]
+    assert sorted(chain(*batches)) == list(range(n))
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) > 1
+    assert len(batches) == math.ceil(n / batch_size)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    recipe = {"epochs": 3, "batch_size": 5}
+    torch.manual_seed(0)
+    one = batches_of(20, seed=4, **recipe)
+    torch.manual_seed(1)
+    assert batches_of(20, seed=4, **recipe) == one
+    assert batches_of(20, seed=4, epochs=5, batch_size=5)[:12] == one  # a longer training begins alike
+    assert batches_of(20, seed=5, **recipe) != one
+    epochs = [list(chain(*one[start : start + 4])) for start in (0, 4, 8)]
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert list(chain(*batches_of(20, seed=3, **recipe)[4:8])) not in epochs  # no stream of one seed is the next one's
+
+
+@pytest.mark.usefixtures("random_state_untouched")
+def test_training_leaves_the_global_random_state(blobs):
+    train(build_model(NET, blobs), blobs, TrainConfig(epochs=2))
+
+
+def test_trainings_with_the_same_seed_are_equal_bit_for_bit(blobs):
+    one, two, other = (build_model(NET, blobs) for _ in range(3))
+    histories = [train(one, blobs, RECIPE), train(two, blobs, RECIPE)]
+    train(other, blobs, dataclasses.replace(RECIPE, seed=2))
+    assert equal_states(one, two)
+    assert histories[0] == histories[1]
+    assert not equal_states(one, other)
+
+
+# What it tells
+
+
+def test_history_holds_one_plain_entry_an_epoch(blobs):
+    history = train(build_model(NET, blobs), blobs, RECIPE, monitors=[Monitor("one", lambda model, data: 1.5)])
+    again = training.History(**json.loads(json.dumps(dataclasses.asdict(history))))
+    assert again == history
+    columns = (history.loss, history.train_accuracy, history.test_accuracy, history.lr, history.terminal)
+    assert {len(column) for column in columns} == {9}
+    last = learning_rate(RECIPE, (8 + 2.5 / 3) / 9)  # the middle of the last of three steps
+    assert history.lr[-1] == pytest.approx(last)
+
+
+def test_terminal_phase_begins_when_the_training_error_first_vanishes(blobs, monkeypatch):
+    train_and_test = iter([0.5, 0.9, 1.0, 0.9, 0.75, 0.8, 1.0, 0.9])
+    monkeypatch.setattr(training, "accuracy", lambda *_: next(train_and_test))
+    history = train(build_model(NET, blobs), blobs, TrainConfig(epochs=4))
+    assert history.train_accuracy == [0.5, 1.0, 0.75, 1.0]
+    assert history.terminal == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("when", "epochs"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"every": 3}, [0, 3, 6, 7]),
+        ({"epochs": (2, 7)}, [2, 7]),
+        ({"every": 99}, [0, 7]),
+    ],
+)
+def test_monitors_are_called_before_at_their_epochs_and_after_the_last(blobs, when, epochs):
+    seen = []
+
+    def measure(model, data):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        assert data is blobs
+        seen.append(float(model.head[-1].weight.sum()))
+        return len(seen)
+
+    history = train(build_model(NET, blobs), blobs, TrainConfig(epochs=7), monitors=[Monitor("count", measure, **when)])
+    assert history.monitors == {"count": [[epoch, i + 1] for i, epoch in enumerate(epochs)]}
+    assert len(set(seen)) == len(epochs)  # of the network as it was then
+
+
+# Kill and resume
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return Checkpoint(tmp_path / "run" / "checkpoint.safetensors", every=2, snapshots=KEPT)
+
+
+@pytest.mark.parametrize("moment", ["in a step", "in writing a checkpoint"])
+def test_killed_training_resumes_to_the_same_weights_bit_for_bit(blobs, tmp_path, checkpoint, spawn, moment):
+    names = ("train_x", "train_y", "test_x", "test_y")
+    save_file({name: getattr(blobs, name) for name in names}, tmp_path / "data.safetensors")
+    data = ImageData.from_tensors(**load_file(tmp_path / "data.safetensors"), name="blobs", normalize=False)
+    child = spawn(train_until_killed, tmp_path / "data.safetensors", checkpoint.path, moment)
+    whole, resumed = (build_model(NET, data, seed=RECIPE.seed) for _ in range(2))
+    expected = train(whole, data, RECIPE)
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+    steps = []
+    resumed.register_forward_pre_hook(lambda module, args: steps.append(module.training))
+    history = train(resumed, data, RECIPE, checkpoint=checkpoint)
+    assert sum(steps) == 3 * 5  # it went on after the fourth epoch
+    assert equal_states(resumed, whole)
+    assert history == expected
+    kept = load_file(checkpoint.snapshot_path(9))
+    assert all(torch.equal(kept[name], value) for name, value in whole.state_dict().items())
+
+
+def test_finished_training_is_not_done_again(blobs, checkpoint):
+    one = build_model(NET, blobs)
+    history = train(one, blobs, RECIPE, checkpoint=checkpoint)
+    two = build_model(NET, blobs, seed=9)
+    two.register_forward_pre_hook(lambda module, args: pytest.fail("trained") if module.training else None)
+    assert train(two, blobs, RECIPE, checkpoint=checkpoint) == history
+    assert equal_states(one, two)
+
+
+def test_monitors_before_an_interruption_are_kept(blobs, checkpoint):
+    def interrupt(model, data):
+        raise KeyboardInterrupt
+
+    count = Monitor("count", lambda model, data: 1, every=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            build_model(NET, blobs),
+            blobs,
+            RECIPE,
+            monitors=[count, Monitor("stop", interrupt, epochs=(5,))],
+            checkpoint=checkpoint,
+        )
+    history = train(build_model(NET, blobs, seed=9), blobs, RECIPE, monitors=[count], checkpoint=checkpoint)
+    assert history.monitors["count"] == [[epoch, 1] for epoch in (0, 2, 4, 6, 8, 9)]
+
+
+def test_snapshots_are_the_weights_after_their_epochs(blobs, checkpoint):
+    states = []
+    monitor = Monitor("copy", lambda model, data: states.append({k: v.clone() for k, v in model.state_dict().items()}))
+    train(build_model(NET, blobs), blobs, RECIPE, monitors=[monitor], checkpoint=checkpoint)
+    assert checkpoint.snapshot_path(3).name == "epoch-000003.safetensors"
+    assert sorted(path.name for path in checkpoint.snapshot_path(0).parent.iterdir()) == [
+        f"epoch-00000{epoch}.safetensors" for epoch in (0, 3, 9)
+    ]
+    for epoch in (0, 3, 9):
+        kept = load_file(checkpoint.snapshot_path(epoch))
+        assert all(torch.equal(kept[name], value) for name, value in states[epoch].items())
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_weight(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def drop_the_history(path):
+    save_file(load_file(path), path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_a_weight,
+        drop_the_history,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(np.random.default_rng(0).bytes(500)),
+    ],
+    ids=["truncated", "one bit", "no history", "empty", "random bytes"],
+)
+def test_damaged_checkpoint_is_refused_with_its_name(blobs, checkpoint, damage):
+    train(build_model(NET, blobs), blobs, RECIPE, checkpoint=checkpoint)
+    damage(checkpoint.path)
+    with pytest.raises(OSError, match="is damaged or not a checkpoint of this package") as error:
+        train(build_model(NET, blobs), blobs, RECIPE, checkpoint=checkpoint)
+    assert str(checkpoint.path) in str(error.value)
+    assert "Delete it to start again" in str(error.value)
+
+
+def test_checkpoint_of_another_recipe_data_or_network_is_refused_with_its_name(blobs, checkpoint):
+    train(build_model(NET, blobs), blobs, RECIPE, checkpoint=checkpoint)
+    name = str(checkpoint.path)
+    with pytest.raises(ValueError, match=r"written by a training with other clip, lr. Give the recipe") as error:
+        train(build_model(NET, blobs), blobs, dataclasses.replace(RECIPE, lr=0.2, clip=None), checkpoint=checkpoint)
+    assert name in str(error.value)
+    other = dataclasses.replace(blobs, train_x=-blobs.train_x)
+    with pytest.raises(ValueError, match="written by a training with other data") as error:
+        train(build_model(NET, blobs), other, RECIPE, checkpoint=checkpoint)
+    assert name in str(error.value)
+    wider = dataclasses.replace(NET, width=10)
+    with pytest.raises(ValueError, match="belongs to another network") as error:
+        train(build_model(wider, blobs), blobs, RECIPE, checkpoint=checkpoint)
+    assert name in str(error.value)
+
+
+# What goes wrong
+
+
+def test_unwritable_folder_is_named(blobs, tmp_path):
+    (tmp_path / "file").write_text("")
+    below = Checkpoint(tmp_path / "file" / "run" / "checkpoint.safetensors", every=1)
+    with pytest.raises(OSError, match=r"Cannot write .*Give a folder that exists or can be made") as error:
+        train(build_model(NET, blobs), blobs, RECIPE, checkpoint=below)
+    assert str(below.path) in str(error.value)
+
+
+def test_nan_images_stop_the_training_with_epoch_and_rate(blobs):
+    spoiled = blobs.train_x.clone()
+    spoiled[5] = math.nan
+    text = r"The loss became nan in epoch 1 at learning rate .*lower lr \(now 0.1\), set clip \(now 1.0\), or check the"
+    with pytest.raises(FloatingPointError, match=text):
+        train(build_model(NET, blobs), dataclasses.replace(blobs, train_x=spoiled), RECIPE)
+
+
+def test_diverging_training_is_stopped(blobs):
+    config = TrainConfig(epochs=60, lr=1e6, momentum=0.9, clip=None, schedule="constant")
+    with pytest.raises(FloatingPointError, match=r"The loss became .* in epoch \d+ at learning rate 1e\+06"):
+        train(build_model(ResNetConfig(2, 8, norm=False), blobs), blobs, config)
+
+
+def test_model_on_another_device_is_refused(blobs):
+    text = r"the model is on meta, the data on cpu. Call data.to\(device\) or model.to\(device\)"
+    with pytest.raises(ValueError, match=text):
+        train(build_model(NET, blobs).to("meta"), blobs, RECIPE)
+
+
+def test_old_file_stays_when_writing_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(file):
+        file.write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    write_atomically(path, lambda file: file.write_text("new"))
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "disk full"), SafetensorError("disk full")])
+def test_full_disk_is_reported_with_the_file(tmp_path, failure):
+    def fail(file):
+        raise failure
+
+    with pytest.raises(OSError, match=r"Cannot write .*weights: disk full. Give a folder"):
+        write_atomically(tmp_path / "weights", fail)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"epochs": -1}, "epochs must be at least 0 and finite; got -1"),
+        ({"epochs": 1.5}, "epochs must be a whole number; got 1.5"),
+        ({"batch_size": 0}, "batch_size must be at least 1 and finite; got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number; got True"),
+        ({"seed": 0.5}, "seed must be a whole number; got 0.5"),
+        ({"lr": -0.1}, "lr must be at least 0 and finite; got -0.1"),
+        ({"lr": math.inf}, "lr must be at least 0 and finite; got inf"),
+        ({"weight_decay": math.nan}, "weight_decay must be at least 0 and finite; got nan"),
+        ({"momentum": -1}, "momentum must be at least 0 and finite; got -1"),
+        ({"clip": 0}, "clip must be positive, or None for no clipping; got 0"),
+        ({"schedule": "linear"}, "schedule must be one of one_cycle, cosine, step, constant; got 'linear'"),
+    ],
+)
+def test_value_out_of_range_is_refused_with_what_is_allowed(choice, text):
+    with pytest.raises(ValueError, match=text):
+        TrainConfig(**choice)

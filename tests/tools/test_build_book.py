@@ -1,0 +1,89 @@
+"""tools/build_book.py and the local Sphinx extensions, as far as no page has to be built."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import build_book
+from tools.notebook_rules import toc_files
+
+sys.path.append(str(Path(build_book.__file__).resolve().parents[1] / "book" / "_ext"))
+import book_assets
+import book_docstrings
+
+TOC = """
+root: book/intro
+parts:
+  - caption: One
+    chapters:
+      - file: notebooks/01_one
+        sections: [{file: notebooks/02_two}]
+  - chapters: [{file: book/end}]
+"""
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A small clone, in place of this one."""
+    root = tmp_path / "clone"
+    for name in ("_toc.yml", "book/intro.md", "notebooks/01_one.ipynb", "notebooks/02_two.ipynb"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(TOC if name == "_toc.yml" else "x")
+    (root / "notebooks" / ".ipynb_checkpoints").mkdir()
+    monkeypatch.setattr(build_book, "ROOT", root)
+    monkeypatch.setattr(build_book, "BUILD", root / "_build")
+    return root
+
+
+def test_contents_in_reading_order(clone):
+    assert toc_files(clone) == ["book/intro", "notebooks/01_one", "notebooks/02_two", "book/end"]
+
+
+def test_stage_copies_the_sources_and_forgets_older_ones(clone):
+    target = clone / "_build" / "source"
+    (target / "book").mkdir(parents=True)
+    (target / "book" / "old.md").write_text("x")
+    build_book.stage(target)
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*")}
+    pages = {"book/intro.md", "notebooks/01_one.ipynb", "notebooks/02_two.ipynb"}
+    assert found == {"_toc.yml", "book", "notebooks"} | pages
+
+
+def test_a_page_that_nobody_wrote_stops_the_build(clone):
+    assert build_book.make(execute=False, jobs=1) == "_toc.yml names pages that do not exist: book/end"
+
+
+def test_a_failed_notebook_stops_the_build(clone, monkeypatch):
+    (clone / "book" / "end.md").write_text("x")
+    ran = []
+    monkeypatch.setattr(build_book, "run_all", lambda paths, jobs: ran.extend(paths) or ["02_two: cell 3 raised"])
+    monkeypatch.setattr(build_book, "build", lambda source: pytest.fail("built all the same"))
+    assert build_book.make(execute=True, jobs=1).endswith("02_two: cell 3 raised")
+    assert ran == [clone / "_build" / "executed" / "notebooks" / f"{name}.ipynb" for name in ("01_one", "02_two")]
+
+
+def test_a_build_without_pages_is_a_failure(clone, monkeypatch):
+    (clone / "book" / "end.md").write_text("x")
+    monkeypatch.setattr(build_book, "build", lambda source: 0)
+    assert "pages that were not written" in build_book.make(execute=False, jobs=1)
+
+
+def test_badges_need_an_address():
+    assert book_assets.badges("notebooks/01_one", "", "main") == ""
+    links = book_assets.badges("notebooks/01_one", "https://github.com/me/book", "main")
+    assert "(https://colab.research.google.com/github/me/book/blob/main/notebooks/01_one.ipynb)" in links
+    assert "(https://mybinder.org/v2/gh/me/book/main?urlpath=lab/tree/notebooks/01_one.ipynb)" in links
+
+
+@pytest.mark.parametrize(
+    ("line", "escaped"),
+    [
+        ("V (k, *in) and x (n, *)", r"V (k, \*in) and x (n, \*)"),
+        ("``V (k, *in)`` is (k, *in)", r"``V (k, *in)`` is (k, \*in)"),
+        ("**never** 2 * 3", "**never** 2 * 3"),
+        ("|cos| ≤ 1", r"\|cos\| ≤ 1"),
+    ],
+)
+def test_docstrings_are_escaped(line, escaped):
+    assert book_docstrings.escape(line) == escaped
