@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from uuid import uuid4
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +104,11 @@ class History:
         return len(self.loss)
 
 
+def _check_every(every: int) -> None:
+    if every < 1:
+        raise ValueError(f"every must be at least 1 epoch; got {every!r}.")
+
+
 @dataclass(frozen=True)
 class Monitor:
     """A measurement taken before training (epoch 0), after every ``every`` epochs and after the last one.
@@ -116,6 +121,9 @@ class Monitor:
     measure: Callable[[nn.Module, ImageData], Any]
     every: int = 1
     epochs: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
 
     def due(self, epoch: int, last: int) -> bool:
         """Whether the measurement is taken after this epoch."""
@@ -135,6 +143,9 @@ class Checkpoint:
     path: str | os.PathLike[str]
     every: int = 10
     snapshots: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
 
     def snapshot_path(self, epoch: int) -> Path:
         """File of the weights after an epoch."""
@@ -306,8 +317,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file beside ``path``, then rename it: a kill leaves the old file or the new, never half."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-            temporary = Path(handle.name)
+        temporary = path.parent / f".{path.name}.{uuid4().hex}"  # not tempfile: its files are for one user alone
         try:
             write(temporary)
             os.replace(temporary, path)

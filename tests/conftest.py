@@ -13,6 +13,11 @@ settings.register_profile("resalign", deadline=None, derandomize=True, database=
 settings.load_profile("resalign")
 
 
+@pytest.fixture(autouse=True)
+def _runs_of_tests_stay_out_of_the_users_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path / "runs"))
+
+
 @pytest.fixture(scope="session")
 def digits():
     return load_data("digits")

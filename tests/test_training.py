@@ -437,3 +437,16 @@ def test_full_disk_is_reported_with_the_file(tmp_path, failure):
 def test_value_out_of_range_is_refused_with_what_is_allowed(choice, text):
     with pytest.raises(ValueError, match=text):
         TrainConfig(**choice)
+
+
+@pytest.mark.parametrize("make", [lambda every: Monitor("m", print, every), lambda every: Checkpoint("c", every)])
+def test_every_is_at_least_one_epoch(make):
+    with pytest.raises(ValueError, match="every must be at least 1 epoch; got 0"):
+        make(0)
+
+
+def test_written_files_have_the_users_usual_permissions(tmp_path):
+    usual = tmp_path / "usual"
+    usual.touch()
+    training.write_atomically(tmp_path / "file", lambda file: file.write_text("x"))
+    assert (tmp_path / "file").stat().st_mode == usual.stat().st_mode

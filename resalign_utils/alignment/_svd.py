@@ -56,7 +56,8 @@ def residual_jacobians(residual: Residual) -> Tensor:
     m, d = residual.output[0].numel(), residual.input[0].numel()
     if (size := m * d * residual.input.element_size()) > LARGEST_JACOBIAN:
         raise MemoryError(
-            f"The Jacobian of block {residual.index} ('{residual.name}') has {m} × {d} entries, {size / 2**30:.0f} GiB; "
+            f"The Jacobian of block {residual.index} ('{residual.name}') has {m} × {d} entries, "
+            f"{size / 2**30:.0f} GiB; "
             f"up to {LARGEST_JACOBIAN / 2**30:.0f} GiB are formed. Measure smaller images, or a narrower network."
         )
     check_branch(residual.branch, residual.input)

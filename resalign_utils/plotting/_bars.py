@@ -8,9 +8,7 @@ import numpy as np
 
 from ._curves import Line, Series, summarize, whole_ticks
 from ._inputs import check_series, small
-from ._palette import (
-    condition_styles,
-)
+from ._palette import condition_styles
 from ._theme import Backend, as_html, as_unicode, draw, matplotlib_legend, matplotlib_panels, plotly_panels
 
 if TYPE_CHECKING:

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ._inputs import check_series, small
-from ._palette import (
-    INK,
-    condition_styles,
-    faded,
-)
+from ._palette import INK, condition_styles, faded
 from ._theme import Backend, as_html, as_unicode, draw, log_ticks, matplotlib_panels, plotly_panels
 
 if TYPE_CHECKING:

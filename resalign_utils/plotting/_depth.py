@@ -9,9 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ._inputs import as_panels, as_series, small
-from ._palette import (
-    condition_styles,
-)
+from ._palette import condition_styles
 from ._theme import Backend, draw, log_ticks, matplotlib_legend, matplotlib_panels, plotly_panels
 
 if TYPE_CHECKING:
@@ -60,7 +58,9 @@ def inverse_singular_values(
     points = {name: _inverse(array) for name, array in arrays.items()}
     fitted = {name: points[name].x * slope + intercept for name, (slope, intercept, _) in lines.items()}
     texts = {name: _line_text(*lines[name]) for name in lines}
-    return _draw_points(points, fitted, texts, ("block ℓ", "1/σ₁"), "inputs", False, height or 420, backend)
+    return _draw_points(
+        points, fitted, texts, ("block ℓ", "1/σ₁ (mean ± 1 sd over inputs)"), "inputs", False, height or 420, backend
+    )
 
 
 def depth_law(
@@ -94,7 +94,16 @@ def depth_law(
     means = {name: _over_rows(x, y) for name, (x, y) in series.items()}
     fitted = {name: _power_law(means[name], slope) for name, (slope, _) in slopes.items()}
     texts = {name: _minus(f"slope {slope:.2f} ± {error:.2f} s.e.") for name, (slope, error) in slopes.items()}
-    return _draw_points(means, fitted, texts, ("number of blocks L", "mean σ₁"), "seeds", True, height or 420, backend)
+    return _draw_points(
+        means,
+        fitted,
+        texts,
+        ("number of blocks L", "mean σ₁ (± 1 sd over seeds)"),
+        "seeds",
+        True,
+        height or 420,
+        backend,
+    )
 
 
 def _inverse(values: np.ndarray) -> _Points:
@@ -146,7 +155,6 @@ def _draw_points(
     backend: Backend,
 ) -> Any:
     names = {name: _points_name(name, points[name], texts.get(name)) for name in points}
-    labels = (labels[0], f"{labels[1]}, mean ± 1 sd over {repeats}")
     return draw(
         backend,
         lambda: _points_plotly(points, fitted, names, labels, repeats, log, height),

@@ -10,9 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ._inputs import small
-from ._palette import (
-    GRID,
-)
+from ._palette import GRID
 from ._paths import UNIT, Paths, boxes_around, by_class, check_paths
 from ._theme import Backend, draw, matplotlib_panels
 from ._trajectories import axes_words, class_legend, draw_plotly, fill, largest_marker, limits_of

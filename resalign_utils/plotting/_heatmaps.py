@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._palette import (
-    UNKNOWN,
-    colour_scale,
-)
+from ._palette import UNKNOWN, colour_scale
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

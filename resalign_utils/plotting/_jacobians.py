@@ -10,12 +10,7 @@ from torch import Tensor
 
 from ._heatmaps import colour_bar, colour_bar_matplotlib, image, square, square_height
 from ._inputs import as_array, as_panels, small
-from ._palette import (
-    INK,
-    MAGNITUDE_SCALE,
-    SIGNED_SCALE,
-    UNKNOWN,
-)
+from ._palette import INK, MAGNITUDE_SCALE, SIGNED_SCALE, UNKNOWN
 from ._theme import Backend, as_html, as_unicode, draw, matplotlib_panels, plotly_panels
 
 if TYPE_CHECKING:
@@ -84,9 +79,7 @@ def coupling_grid(
     )
     return draw(
         backend,
-        lambda: _grid_plotly(
-            list(arrays), grids, as_html(title), absolute, height or square_height(len(grids), top=35)
-        ),
+        lambda: _grid_plotly(list(arrays), grids, as_html(title), absolute, height or square_height(len(grids))),
         lambda: _grid_matplotlib(list(arrays), grids, as_unicode(title), absolute, height),
     )
 
@@ -246,7 +239,5 @@ def _scores_matplotlib(
         axis.set_facecolor(UNKNOWN)
         axis.patch.set(hatch="////", edgecolor="#777777", linewidth=0)  # seen where the image has no value
     axes[0].set_ylabel("block i (matrix)")
-    figure.colorbar(
-        axes[0].images[0], ax=axes, location="bottom", shrink=0.6, aspect=40, ticks=BAR_TICKS, label=as_unicode(label)
-    )
+    colour_bar_matplotlib(figure, axes, as_unicode(label))
     return figure

@@ -19,19 +19,11 @@ CLASS_COLOURS = (
     "#92dadd",
 )
 
-
 # Okabe & Ito 2008, "Color Universal Design", jfly.uni-koeln.de/color.
 CONDITION_COLOURS = {"trained": "#0072B2", "untrained": "#D55E00", "no skip": "#009E73"}
-
-
 _OTHER_COLOURS = ("#56B4E9", "#E69F00", "#CC79A7", "#000000")
-
-
 _DASHES = (("solid", "-"), ("dash", "--"), ("dashdot", "-."), ("dot", ":"))  # Plotly's and Matplotlib's names
-
-
 _MARKERS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("x", "x"), ("cross", "P"))
-
 
 # Viridis (van der Walt & Smith 2015) at 0, 0.1, …, 0.9: its last tenth is too pale for lines on white.
 DEPTH_SCALE = (
@@ -47,7 +39,6 @@ DEPTH_SCALE = (
     "#bddf26",
 )
 
-
 # ColorBrewer's RdBu (Harrower & Brewer 2003) from −1 to 1, with white at 0; its upper half is for magnitudes.
 SIGNED_SCALE = (
     "#67001f",
@@ -62,10 +53,7 @@ SIGNED_SCALE = (
     "#2166ac",
     "#053061",
 )
-
-
 MAGNITUDE_SCALE = SIGNED_SCALE[5:]
-
 
 INK, GRID, UNKNOWN = "#222222", "#e4e4e4", "#bdbdbd"
 

@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 
 from ._inputs import as_array, as_panels
-from ._palette import (
-    class_colour,
-    mix,
-)
+from ._palette import class_colour, mix
 
 _FIX = "Trace.project(2) or Trace.project(3) returns it."
-
-
 UNIT = " (arbitrary units)"
-
-
-KEY = "each line is one input: small and dark at h₀, large and bright at the last block"
+KEY = "one line per input: small and dark at h₀, large and bright at the end"
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ._inputs import as_panels, small
-from ._palette import (
-    DEPTH_SCALE,
-    INK,
-    colour_scale,
-    depth_colours,
-    faded,
-)
+from ._palette import DEPTH_SCALE, INK, colour_scale, depth_colours, faded
 from ._theme import Backend, as_html, as_unicode, draw, log_ticks, matplotlib_panels, plotly_panels
 
 if TYPE_CHECKING:
@@ -189,4 +183,4 @@ def _depth_bar_matplotlib(figure: Figure, axes: list[Axes], blocks: int) -> None
     bar = figure.colorbar(ScalarMappable(Normalize(1, max(blocks, 2)), scale), ax=axes, aspect=30, pad=0.02)
     bar.ax.set_title("block ℓ", fontsize=9.5)
     bar.set_ticks(sorted({1, (1 + blocks) // 2, blocks}))
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ._palette import (
-    GRID,
-    INK,
-)
+from ._palette import GRID, INK
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -20,11 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Backend = Literal["plotly", "matplotlib"]
-
-
 WIDTH = 7.2  # inches, a page of the book
-
-
 _SUBSCRIPT = re.compile(r"_([^\W_])(?![a-z0-9])")  # of one character; train_accuracy stays as it is
 
 
@@ -117,6 +110,7 @@ def theme(backend: Backend = "plotly") -> Any:
                 "y": 0,
                 "yanchor": "bottom",
                 "yref": "container",
+                "title": {"font": {"size": 13}},
             },
             "coloraxis": {"colorbar": {"title": {"font": {"size": 14}}}},
             "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": INK}, "align": "left"},
@@ -129,8 +123,6 @@ def theme(backend: Backend = "plotly") -> Any:
 
 
 _BUTTONS = ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "hoverClosest3d", "resetCameraLastSave3d"]
-
-
 _MATPLOTLIB = {
     "figure.dpi": 120,
     "figure.facecolor": "white",

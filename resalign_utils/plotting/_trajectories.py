@@ -10,11 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ._inputs import small
-from ._palette import (
-    colour_scale,
-    faded,
-    mix,
-)
+from ._palette import colour_scale, faded, mix
 from ._paths import KEY, UNIT, Paths, boxes_around, by_class, check_paths
 from ._theme import Backend, draw, matplotlib_panels, plotly_panels
 
@@ -204,10 +200,10 @@ def class_legend(figure: Figure, paths: list[list[Paths]], note: str) -> None:
     from matplotlib.lines import Line2D
 
     classes = {path.label: path for panel in paths for path in panel}
-    text = KEY + (f"\n{note}" if note else "")
+    text = KEY + (f"; {note}" if note else "")
     if len(classes) > 30:
         figure.supxlabel(text, fontsize=9)
         return
     handles = [Line2D([], [], color=p.colour, marker="o", label=p.name) for _, p in sorted(classes.items())]
     look: dict[str, Any] = {"ncols": min(10, len(handles)), "handlelength": 1.5, "columnspacing": 1.2}
-    figure.legend(handles=handles, loc="outside lower center", title=f"{text}; class:", alignment="center", **look)
+    figure.legend(handles=handles, loc="outside lower center", title=f"{text}; colour: class", **look)
