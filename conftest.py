@@ -9,7 +9,8 @@ NOT_COMPARED = (
     "application/vnd.plotly.v1+json",  # a figure: exact JSON with last-bit floats and plotly's own template
     "stderr",  # library chatter is no result; tools/notebook_rules.py refuses it where it is stored
     "image/svg+xml",  # a picture, like PNG and JPEG, which nbval leaves out itself
-    "application/papermill.record/text/plain",  # a glued value, stored to sixteen digits
+    "application/papermill.record/text/plain",
+    "application/papermill.record/text/html",  # a glued value, stored to sixteen digits
 )
 
 set_environment()

@@ -163,7 +163,7 @@ def _draw_points(
 
 
 def _points_name(name: str, points: _Points, text: str | None) -> str:
-    dead = f", {points.left_out.sum()} of {points.mean.size * points.of} (input, block) pairs dead, left out"
+    dead = f", {points.left_out.sum()} of {points.mean.size * points.of} dead left out"
     return (f"{name}: {text}" if text else name) + (dead if points.left_out.any() else "")
 
 
@@ -198,6 +198,7 @@ def _points_plotly(
 def _marks(name: str, legend: str, data: _Points, style: Any, labels: tuple[str, str], repeats: str) -> Any:
     import plotly.graph_objects as go
 
+    dead = f"<br>left out as dead: %{{customdata[1]}} of {data.of} {repeats}" if data.left_out.any() else ""
     return go.Scatter(
         x=small(data.x),
         y=small(data.mean),
@@ -207,8 +208,8 @@ def _marks(name: str, legend: str, data: _Points, style: Any, labels: tuple[str,
         mode="markers",
         marker={"color": style["colour"], "symbol": style["marker"][0], "size": 8},
         customdata=np.stack([data.sd, data.left_out], 1).astype(np.float32),
-        hovertemplate=f"{name}<br>{labels[0]} = %{{x}}<br>{labels[1]}:<br>%{{y:.3g}} ± %{{customdata[0]:.2g}}<br>"
-        f"left out as dead: %{{customdata[1]}} of {data.of} {repeats}<extra></extra>",
+        hovertemplate=f"{name}<br>{labels[0]} = %{{x}}<br>{labels[1]}:<br>%{{y:.3g}} ± %{{customdata[0]:.2g}}"
+        f"{dead}<extra></extra>",
     )
 
 

@@ -68,11 +68,17 @@ def _film(
             name=epoch,
             data=[{"type": "scatter", "x": small(p.points[:, 0]), "y": small(p.points[:, 1])} for p in panel],
             traces=list(range(len(panel))),
-            layout={"xaxis": {"range": limits_of(box[0])}, "yaxis": {"range": limits_of(box[1])}},
+            layout={
+                "xaxis": {"range": limits_of(box[0])},
+                "yaxis": {"range": limits_of(box[1])},
+                "title": {"text": f"epoch {epoch}"},
+            },
         )
         for epoch, panel, box in zip(epochs, paths, boxes, strict=True)
     ]
-    figure.update_layout(sliders=[_slider(epochs)], updatemenus=[_buttons()], margin={"t": 85})
+    # The title says the epoch, not the slider: after a fast drag Plotly's slider may stand still while the film plays.
+    title = {"text": f"epoch {epochs[0]}", "x": 0.5, "y": 0.98, "yanchor": "top", "font": {"size": 15}}
+    figure.update_layout(title=title, sliders=[_slider(epochs)], updatemenus=[_buttons()], margin={"t": 95})
     return figure
 
 
@@ -83,9 +89,9 @@ def _slider(epochs: list[str]) -> dict[str, Any]:
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
         "steps": [{"label": epoch, "method": "animate", "args": [[epoch], jump]} for epoch in epochs],
-        "currentvalue": {"prefix": "epoch ", "xanchor": "left", "font": {"size": 14}},
-        "x": 0.2,
-        "len": 0.8,
+        "currentvalue": {"visible": False},
+        "x": 0.3,
+        "len": 0.7,
         "y": 1,
         "yanchor": "bottom",
         "pad": {"b": 5, "t": 0},

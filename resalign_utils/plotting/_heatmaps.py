@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def square_height(panels: int) -> int:
     """Height of a figure of square panels on a page of 720 pixels, with the colour bar below."""
-    return min(350, 620 // panels) + 165
+    return min(350, 620 // panels) + 178
 
 
 def square(figure: go.Figure, column: int, x_title: str, y_title: str, **ticks: Any) -> None:

@@ -196,7 +196,7 @@ def _scores_plotly(titles: Mapping[str, str], arrays: Mapping[str, np.ndarray], 
             figure.add_trace(_incomparable(scores, pair, common), row=1, col=column)
         ticks = {"tickvals": _every(len(scores))}
         square(figure, column, "block j (frames)", "block i (matrix)" if column == 1 else "", **ticks)
-    figure.update_layout(margin={"t": 50})
+    figure.update_layout(margin={"t": 66})
     colour_bar(figure, SIGNED_SCALE, -1, as_html(label))
     return figure
 

@@ -64,7 +64,7 @@ def class_colour(label: int) -> str:
 
 
 def condition_colours(names: Iterable[str]) -> dict[str, str]:
-    """Colour of each condition: those of :data:`CONDITION_COLOURS` are fixed, others follow in their order."""
+    """Colour of each condition: those of ``CONDITION_COLOURS`` are fixed, others follow in their order."""
     return {name: style["colour"] for name, style in condition_styles(names).items()}
 
 

@@ -63,6 +63,8 @@ def by_class(states: np.ndarray, labels: np.ndarray, names: Sequence[str] | None
     n, depth, dims = states.shape
     points = np.concatenate([np.full((n, 1, dims), np.nan), states], axis=1)
     depths, inputs = np.meshgrid([depth - 1, *range(depth)], range(n))
+    if names is not None and labels.max() >= len(names):
+        raise ValueError(f"class_names must name classes 0..{labels.max()}; got {len(names)} names.")
     result = []
     for label in np.unique(labels):
         on = labels == label

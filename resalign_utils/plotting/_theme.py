@@ -85,6 +85,7 @@ def theme(backend: Backend = "plotly") -> Any:
         "gridcolor": GRID,
         "zeroline": False,
         "automargin": True,
+        "tickangle": 0,
         "title": {"standoff": 8, "font": {"size": 14}},
     }
     wall = {
@@ -115,7 +116,7 @@ def theme(backend: Backend = "plotly") -> Any:
             "coloraxis": {"colorbar": {"title": {"font": {"size": 14}}}},
             "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": INK}, "align": "left"},
             "hovermode": "closest",
-            "margin": {"l": 55, "r": 15, "t": 35, "b": 85},
+            "margin": {"l": 55, "r": 15, "t": 48, "b": 85},  # the panels' titles stay clear of the modebar
             "modebar": {"bgcolor": "rgba(255,255,255,0.7)", "color": "#8a8a8a", "remove": _BUTTONS},
             "annotationdefaults": {"showarrow": False},
         }

@@ -74,11 +74,13 @@ def draw_plotly(
         if space:
             figure.update_scenes(_scene(box, names, len(titles)), row=1, col=column)
         else:
-            figure.update_xaxes(range=limits_of(box[0]), title_text=names[0], nticks=6, row=1, col=column)
+            figure.update_xaxes(
+                range=limits_of(box[0]), title_text=names[0], nticks=4 if len(titles) > 1 else 8, row=1, col=column
+            )
             figure.update_yaxes(range=limits_of(box[1]), nticks=8, row=1, col=column)
     if not space:
         figure.update_yaxes(title_text=names[1], row=1, col=1)
-    _finish(figure, len(seen), note, bottom=8 if space else 50, top=50 if "\n" in titles[0] else 35)
+    _finish(figure, len(seen), note, bottom=8 if space else 50, top=66 if "\n" in titles[0] else 48)
     return figure
 
 
@@ -133,7 +135,7 @@ def _scene(box: np.ndarray, names: list[str], panels: int) -> dict[str, Any]:
     for letter, limits, name in zip("xyz", box, names, strict=True):
         look = {"range": limits_of(limits), "title": {"text": name, "font": {"size": 12}}, "nticks": 6}
         scene[f"{letter}axis"] = look | {"showticklabels": panels == 1, "tickfont": {"size": 11}}
-    far = 1.5 if panels == 1 else 1.85
+    far = 1.5 if panels == 1 else 1.7
     camera = {"eye": {"x": far, "y": far, "z": 0.55 * far}, "center": {"x": 0, "y": 0, "z": -0.1}}
     return scene | {"aspectmode": "cube", "camera": camera}
 
@@ -204,6 +206,6 @@ def class_legend(figure: Figure, paths: list[list[Paths]], note: str) -> None:
     if len(classes) > 30:
         figure.supxlabel(text, fontsize=9)
         return
-    handles = [Line2D([], [], color=p.colour, marker="o", label=p.name) for _, p in sorted(classes.items())]
+    handles = [Line2D([], [], color=p.colour, marker="o", label=p.name) for p in classes.values()]
     look: dict[str, Any] = {"ncols": min(10, len(handles)), "handlelength": 1.5, "columnspacing": 1.2}
     figure.legend(handles=handles, loc="outside lower center", title=f"{text}; colour: class", **look)
