@@ -108,7 +108,7 @@ def depth_law(
 
 def _inverse(values: np.ndarray) -> _Points:
     with np.errstate(divide="ignore"):
-        inverse = np.where(values > 0, 1 / values, np.nan)
+        inverse = 1 / values  # infinite where dead
     return _over_rows(np.arange(1.0, values.shape[1] + 1), inverse)
 
 
