@@ -39,10 +39,10 @@ class ResNetConfig:
         norm: batch norm after (post) or before (pre) each linear layer; linear layers have a bias only without it.
         stochastic_depth: probability of dropping the last block's branch in training; it grows linearly
             from ``1/L`` of it at the first block (Huang et al. 2016).
-        init: ``"kaiming"``, normal with fan-out (He et al. 2015); ``"looks_linear"``, orthogonal mirrored weights with which a ReLU network starts as a linear isometry
-            (Balduzzi et al. 2017); trains without skips and without norm at 64 blocks. Needs an even width.
-            With either, a block that has a skip and no norm has its second layer × 1/√L, so that the state's size does
-            not grow with depth (Zhang et al. 2019).
+        init: ``"kaiming"``, normal with fan-out (He et al. 2015); ``"looks_linear"``, orthogonal mirrored weights with
+            which a ReLU network starts as a linear isometry (Balduzzi et al. 2017); trains without skips and without
+            norm at 64 blocks, and needs an even width. With either, a block that has a skip and no norm has its second
+            layer × 1/√L, so that the state's size does not grow with depth (Zhang et al. 2019).
 
     Raises:
         ValueError: for a value outside the ranges above; the text says which and what is allowed.
