@@ -346,3 +346,21 @@ def test_jacobian_too_large_to_form_is_refused():
     huge = ra.Residual(1, "wide", residual.branch, huge, huge, True)
     with pytest.raises(MemoryError, match=r"block 1 \('wide'\) has 100000 × 100000 entries, \d+ GiB; up to 4 GiB"):
         ra.residual_jacobians(huge)
+
+
+@pytest.mark.parametrize(
+    ("values", "digits", "text"),
+    [([1.0, 3.0], 1, "2.0 ± 1.0"), ([0.1234], 3, "0.123"), ([-0.0001, -0.0002], 3, "0.000 ± 0.000")],
+)
+def test_plus_minus(values, digits, text):
+    assert ra.plus_minus(values, digits) == text
+
+
+def test_compare_puts_means_over_seeds_side_by_side():
+    u, v = orthogonal(DIM, 1), orthogonal(DIM, 2)
+    aligned = ra.measure_alignment(chain(*[affine(matrix(u, [3.0, 2.0, 1.0], v)) for _ in range(3)]), inputs())
+    opposite = ra.measure_alignment(chain(affine(matrix(u, [3.0], v)), affine(-matrix(u, [3.0], v))), inputs(), k=1)
+    table = ra.compare({"one": [aligned], "two": [aligned, opposite]}, ["alignment", "rank_drop"])
+    assert table.loc["one", "alignment"] == "1.000"
+    assert table.loc["two", "alignment"] == "0.000 ± 1.000"
+    assert list(table.columns) == ["alignment", "rank_drop"]

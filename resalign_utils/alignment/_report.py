@@ -170,5 +170,5 @@ def compare(
 def plus_minus(values: Sequence[float] | pd.Series, digits: int = 3) -> str:
     """Write "mean ± standard deviation" (ddof = 0) with so many digits after the point; one value is written alone."""
     series = pd.Series(list(values), dtype=float)
-    mean = f"{series.mean():.{digits}f}"
+    mean = f"{round(series.mean(), digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.000"
     return mean if len(series) == 1 else f"{mean} ± {series.std(ddof=0):.{digits}f}"

@@ -51,7 +51,7 @@ TARGETS = """gd => {
     }
     for (let k = 0; k < 400; k++)
         at.push([box.x + box.width * ((k * 0.618) % 1), box.y + box.height * (k + 0.5) / 400]);
-    return at;
+    return at.filter(point => point.every(Number.isFinite));  // a trace may have gaps
 }"""
 
 
