@@ -24,7 +24,7 @@ KEPT = (0, 3, 9)
 def train_until_killed(data_file, checkpoint, moment):
     """Train, and be killed in the sixth epoch's second step, or half-way through writing its checkpoint."""
     data = ImageData.from_tensors(**load_file(data_file), name="blobs", normalize=False)
-    model, steps, save_file = build_model(NET, data, seed=RECIPE.seed), [], training.save_file
+    model, steps, save_file = build_model(NET, data, seed=RECIPE.seed), [], training._checkpoints.save_file
 
     def count(module, args):
         steps.append(module.training)
@@ -38,7 +38,7 @@ def train_until_killed(data_file, checkpoint, moment):
             os.kill(os.getpid(), signal.SIGKILL)
 
     model.register_forward_pre_hook(count)
-    training.save_file = save
+    training._checkpoints.save_file = save
     train(model, data, RECIPE, checkpoint=Checkpoint(checkpoint, every=2, snapshots=KEPT))
 
 

@@ -81,7 +81,7 @@ def test_two_processes_asking_at_once_train_once(tmp_path, spawn):
 
 
 def test_interrupted_run_is_continued_to_the_same_weights(trained, tmp_path, monkeypatch):
-    epochs, train_epoch = [], training._train_epoch
+    epochs, train_epoch = [], training._loop._train_epoch
 
     def interrupted(model, data, optimizer, config, epoch, history):
         epochs.append(epoch)
@@ -89,7 +89,7 @@ def test_interrupted_run_is_continued_to_the_same_weights(trained, tmp_path, mon
             raise KeyboardInterrupt
         train_epoch(model, data, optimizer, config, epoch, history)
 
-    monkeypatch.setattr(training, "_train_epoch", interrupted)
+    monkeypatch.setattr(training._loop, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         load_or_train(CONFIG, root=tmp_path)
     run = load_or_train(CONFIG, root=tmp_path)

@@ -214,7 +214,7 @@ def test_history_holds_one_plain_entry_an_epoch(blobs):
 
 def test_terminal_phase_begins_when_the_training_error_first_vanishes(blobs, monkeypatch):
     train_and_test = iter([0.5, 0.9, 1.0, 0.9, 0.75, 0.8, 1.0, 0.9])
-    monkeypatch.setattr(training, "accuracy", lambda *_: next(train_and_test))
+    monkeypatch.setattr(training._loop, "accuracy", lambda *_: next(train_and_test))
     history = train(build_model(NET, blobs), blobs, TrainConfig(epochs=4))
     assert history.train_accuracy == [0.5, 1.0, 0.75, 1.0]
     assert history.terminal == [False, True, True, True]

@@ -1,0 +1,17 @@
+"""One training loop for every network of the book: SGD on data that lies in memory."""
+
+from ._checkpoints import write_atomically, write_weights
+from ._config import Checkpoint, History, Monitor, TrainConfig
+from ._loop import accuracy, learning_rate, train
+
+__all__ = [
+    "Checkpoint",
+    "History",
+    "Monitor",
+    "TrainConfig",
+    "accuracy",
+    "learning_rate",
+    "train",
+    "write_atomically",
+    "write_weights",
+]

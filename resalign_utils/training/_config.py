@@ -1,0 +1,141 @@
+"""How to train, what to keep on the way, and what happened."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+
+Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained: cross-entropy, SGD, weight decay on all parameters.
+
+    The defaults are those with which the book's fully-connected networks show Residual Alignment on the digits:
+    no momentum and strong weight decay, as in Li & Papyan's public notebook.
+
+    Args:
+        epochs: passes over the training images; 0 leaves the network as it was initialised.
+        lr: highest learning rate.
+        weight_decay: coefficient of the L2 penalty, on every parameter.
+        momentum: of SGD.
+        batch_size: at most so many images in a step; an epoch is cut into batches of nearly equal size, so that no
+            image is left out and, from ``batch_size=3`` on, none comes alone, which batch norm would refuse.
+        schedule: ``"one_cycle"``, linear warm-up over 10 % of the steps, then cosine decay to zero (Smith & Topin
+            2019; Loshchilov & Hutter 2017); ``"cosine"``, the decay alone; ``"step"``, × 0.1 after one third and
+            two thirds; ``"constant"``.
+        clip: the gradient's norm is cut to this; ``None`` for no cutting.
+        seed: of the initial weights (through :func:`load_or_train`) and of the order of the images.
+
+    Raises:
+        ValueError: for a value outside its range; the text says which and what is allowed.
+    """
+
+    epochs: int = 200
+    lr: float = 0.1
+    weight_decay: float = 1e-2
+    momentum: float = 0.0
+    batch_size: int = 128
+    schedule: Schedule = "one_cycle"
+    clip: float | None = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number; got {value!r}.")
+        for name, least in (
+            ("epochs", 0),
+            ("batch_size", 1),
+            ("lr", 0),
+            ("weight_decay", 0),
+            ("momentum", 0),
+        ):
+            value = getattr(self, name)
+            if not (value >= least and math.isfinite(value)):
+                raise ValueError(f"{name} must be at least {least} and finite; got {value!r}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, or None for no clipping; got {self.clip!r}.")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule must be one of {', '.join(get_args(Schedule))}; got {self.schedule!r}.")
+
+
+@dataclass
+class History:
+    """What happened, one entry an epoch, after it; all plain numbers, so it goes into JSON as it is.
+
+    ``loss`` is the mean over the epoch's batches; the accuracies are of the network in eval mode after the epoch.
+    ``terminal`` says whether the epoch belongs to the terminal phase of training, which begins when the training
+    error first vanishes (Papyan, Han & Donoho 2020). ``monitors`` holds, per monitor, ``[epoch, value]`` pairs.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    terminal: list[bool] = field(default_factory=list)
+    monitors: dict[str, list[list[Any]]] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs done."""
+        return len(self.loss)
+
+
+def _check_every(every: int) -> None:
+    if every < 1:
+        raise ValueError(f"every must be at least 1 epoch; got {every!r}.")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A measurement taken before training (epoch 0), after every ``every`` epochs and after the last one.
+
+    ``measure(model, data)`` is called in eval mode without gradients and returns something that JSON can hold. With
+    ``epochs`` it is taken after those alone.
+    """
+
+    name: str
+    measure: Callable[[nn.Module, ImageData], Any]
+    every: int = 1
+    epochs: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
+
+    def due(self, epoch: int, last: int) -> bool:
+        """Whether the measurement is taken after this epoch."""
+        if self.epochs is not None:
+            return epoch in self.epochs
+        return epoch % self.every == 0 or epoch == last
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of an unfinished training is kept, and how often (in epochs) it is written.
+
+    The weights after each epoch of ``snapshots`` (0: untrained) are kept for good, beside it, as
+    ``snapshots/epoch-000020.safetensors`` for epoch 20.
+    """
+
+    path: str | os.PathLike[str]
+    every: int = 10
+    snapshots: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
+
+    def snapshot_path(self, epoch: int) -> Path:
+        """File of the weights after an epoch."""
+        return Path(self.path).parent / "snapshots" / f"epoch-{epoch:06d}.safetensors"

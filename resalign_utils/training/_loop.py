@@ -1,0 +1,185 @@
+"""The loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+from ._checkpoints import keep_snapshot, restore_checkpoint, save_checkpoint
+from ._config import Checkpoint, History, Monitor, TrainConfig
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+
+WARM_UP = 0.1  # share of the steps in which "one_cycle" raises the learning rate from zero to its maximum
+
+
+def train(
+    model: nn.Module,
+    data: ImageData,
+    config: TrainConfig,
+    *,
+    monitors: Sequence[Monitor] = (),
+    checkpoint: Checkpoint | None = None,
+) -> History:
+    """Train ``model`` in place on ``data.train_x``; it is left in eval mode.
+
+    Before the first epoch, batch norm's running statistics are set from the training images. The training does not
+    see them, but without them the untrained network of epoch 0 could not be measured: in eval mode it would not be
+    normalised at all.
+
+    The order of the images, and whatever a layer draws at random, depend on ``(config.seed, epoch)`` alone: a
+    training that was killed and started again with the same ``checkpoint`` ends, on the same CPU, with the same
+    weights bit for bit. torch's global generators are left as they were.
+
+    Args:
+        model: any classifier (n, c, h, w) → (n, C) on ``data``'s device.
+        data: images and labels in memory.
+        config: the recipe.
+        monitors: measurements on the way; their values are kept in ``History.monitors``.
+        checkpoint: where to keep the state; an existing file of the same recipe and data is continued.
+
+    Returns:
+        The history of all epochs, those before an interruption included.
+
+    Raises:
+        ValueError: model and data on different devices, or a checkpoint of another recipe, data set or network.
+        FloatingPointError: the loss became NaN or infinite; the text says in which epoch.
+        OSError: the checkpoint cannot be written or is damaged; the text names the file.
+    """
+    _check_devices(model, data)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    history = History()
+    recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
+    if checkpoint is not None and Path(checkpoint.path).exists():
+        history = restore_checkpoint(Path(checkpoint.path), model, optimizer, recipe)
+    else:
+        _set_norm_statistics(model, data, config)
+        _observe(model, data, monitors, history, 0, config.epochs)
+        keep_snapshot(model, checkpoint, 0)
+    first = history.epochs + 1
+    for epoch in tqdm(range(first, config.epochs + 1), desc="train", unit="epoch", leave=False, delay=1):
+        _train_epoch(model, data, optimizer, config, epoch, history)
+        _evaluate(model, data, history)
+        _observe(model, data, monitors, history, epoch, config.epochs)
+        keep_snapshot(model, checkpoint, epoch)
+        if checkpoint is not None and (epoch % checkpoint.every == 0 or epoch == config.epochs):
+            save_checkpoint(Path(checkpoint.path), model, optimizer, recipe, history)
+    model.eval()
+    return history
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, chunk: int = 4096) -> float:
+    """Share of the images (n, c, h, w) whose largest logit is that of their label (n,)."""
+    hits = [(model(part).argmax(1) == want).sum() for part, want in zip(x.split(chunk), y.split(chunk), strict=True)]
+    return float(torch.stack(hits).sum()) / len(y)
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Learning rate when the share ``progress`` ∈ [0, 1) of all steps is done."""
+    match config.schedule:
+        case "one_cycle" if progress < WARM_UP:
+            factor = progress / WARM_UP
+        case "one_cycle":
+            factor = (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
+        case "cosine":
+            factor = (1 + math.cos(math.pi * progress)) / 2
+        case "step":
+            factor = 0.1 ** int(3 * progress)
+        case _:
+            factor = 1.0
+    return config.lr * factor
+
+
+def _train_epoch(
+    model: nn.Module,
+    data: ImageData,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    epoch: int,
+    history: History,
+) -> None:
+    model.train()
+    x, y = data.train_x, data.train_y
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Knuth's multiplier keeps the streams of (seed 0, epoch 1) and (seed 1, epoch 0) apart.
+    with _drawing_from(config.seed * 2654435761 + epoch, x):
+        order = torch.randperm(len(y)).to(x.device)  # drawn on the CPU: the same order on every device
+        batches = order.tensor_split(math.ceil(len(y) / config.batch_size))
+        total = torch.zeros((), device=x.device)
+        for step, batch in enumerate(batches):
+            rate = learning_rate(config, (epoch - 1 + (step + 0.5) / len(batches)) / config.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss = F.cross_entropy(model(x[batch]), y[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.clip is not None:
+                nn.utils.clip_grad_norm_(parameters, config.clip, foreach=True)
+            optimizer.step()
+            total += loss.detach() * len(batch)
+    mean = float(total) / len(y)
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"The loss became {mean} in epoch {epoch} at learning rate {rate:.3g}. Expected a finite loss: lower lr "
+            f"(now {config.lr:g}), set clip (now {config.clip}), or check the images for NaN."
+        )
+    history.loss.append(mean)
+    history.lr.append(rate)
+
+
+@contextmanager
+def _drawing_from(seed: int, x: Tensor) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of x's device, and leave them all as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if x.is_cuda else ()):
+        # torch.manual_seed reseeds all GPUs, which fork_rng only gives back if it was told of them
+        (torch.manual_seed if x.is_cuda else torch.default_generator.manual_seed)(seed % 2**63)
+        yield
+
+
+def _set_norm_statistics(model: nn.Module, data: ImageData, config: TrainConfig) -> None:
+    with _drawing_from(config.seed, data.train_x):  # stochastic depth draws here too
+        update_bn(data.train_x.tensor_split(math.ceil(len(data.train_x) / config.batch_size)), model)
+
+
+def _evaluate(model: nn.Module, data: ImageData, history: History) -> None:
+    model.eval()
+    history.train_accuracy.append(accuracy(model, data.train_x, data.train_y))
+    history.test_accuracy.append(accuracy(model, data.test_x, data.test_y))
+    history.terminal.append(max(history.train_accuracy) == 1.0)
+
+
+def _observe(
+    model: nn.Module, data: ImageData, monitors: Sequence[Monitor], history: History, epoch: int, last: int
+) -> None:
+    model.eval()
+    with torch.no_grad():
+        for monitor in monitors:
+            if monitor.due(epoch, last):
+                history.monitors.setdefault(monitor.name, []).append([epoch, monitor.measure(model, data)])
+
+
+def _check_devices(model: nn.Module, data: ImageData) -> None:
+    devices = {parameter.device for parameter in model.parameters()}
+    if devices - {data.train_x.device}:
+        raise ValueError(
+            f"Model and data must be on one device; the model is on {', '.join(map(str, devices))}, the data on "
+            f"{data.train_x.device}. Call data.to(device) or model.to(device)."
+        )
