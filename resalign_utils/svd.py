@@ -87,7 +87,7 @@ def dense_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         k: number of triplets, 1 ≤ k ≤ min(m, d).
 
     Returns:
-        U (..., k, m), S (..., k) descending, V (..., k, d): *rows* are singular vectors, and the entry of largest
+        U (..., k, m), S (..., k) descending, V (..., k, d): rows are singular vectors, and the entry of largest
         magnitude of each right vector is positive, which fixes the sign of the pair.
 
     Raises:

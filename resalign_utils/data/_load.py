@@ -34,10 +34,10 @@ def load_data(
             RESALIGN_DATA, or else a folder in the user's cache. `digits` needs none.
         download: let torchvision fetch missing files into `root`.
         classes: original labels to keep, in training and test; they become 0, 1, … in the order given.
-        per_class: keep so many *training* images of each class, or one number per class (in the order of
+        per_class: keep so many training images of each class, or one number per class (in the order of
             `classes`) for imbalance. A class's draw depends on `seed` and its original label alone, a larger
             draw contains the smaller one, and the images stay in the order of the files.
-        normalize: subtract the mean and divide by the deviation of all pixels of the *whole* training split,
+        normalize: subtract the mean and divide by the deviation of all pixels of the whole training split,
             before `classes` and `per_class`, so that all subsets share one scale; False: pixels in [0, 1].
         seed: of the `per_class` draw, from 0 on.
         device: where the tensors live.
