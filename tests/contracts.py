@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 # How far a result of LAPACK may be from the truth, relative to the largest singular value.
@@ -59,3 +60,18 @@ def check_svd(u, s, v, matrix, k, *, in_shape=None, out_shape=None):
         assert_close(u.T @ u, left[:, :k] @ left[:, :k].T, **near)
         assert_close(v.T @ v, right[:k].T @ right[:k], **near)
     assert (v.gather(1, v.abs().argmax(1, keepdim=True)) > 0).all()  # the sign rule
+
+
+def randomised(model, seed=0):
+    """The model in float64 and eval mode, with random biases and batch-norm statistics in place of 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double().eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "bias", None) is not None:
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) / 2)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) / 2)
+                for positive in (module.weight, module.running_var):
+                    positive.copy_(0.5 + torch.rand(positive.shape, generator=generator))
+    return model

@@ -5,27 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from contracts import randomised
 from torch import nn
 from torch.testing import assert_close
 
 from resalign_utils import ResidualBlock, ResNetConfig, build_model
 
 KINDS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
-
-
-def randomised(model, seed=0):
-    """The model in float64 and eval mode, with random biases and batch-norm statistics in place of 0 and 1."""
-    generator = torch.Generator().manual_seed(seed)
-    model = model.double().eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if getattr(module, "bias", None) is not None:
-                module.bias.copy_(torch.randn(module.bias.shape, generator=generator))
-            if isinstance(module, nn.BatchNorm1d):
-                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator))
-                for positive in (module.weight, module.running_var):
-                    positive.copy_(0.5 + torch.rand(positive.shape, generator=generator))
-    return model
 
 
 def layer(module, h):

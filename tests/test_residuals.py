@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from contracts import randomised
 from processes import register_ones_own_basic_block
 from sklearn.decomposition import PCA
 from torch import nn
@@ -20,21 +21,6 @@ from resalign_utils.models import ResNet
 from resalign_utils.residuals import is_residual_block
 
 KINDS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
-
-
-def randomised(model, seed=0):
-    """The model in float64 and eval mode, with random biases and batch-norm statistics in place of 0 and 1."""
-    generator = torch.Generator().manual_seed(seed)
-    model = model.double().eval()
-    with torch.no_grad():
-        for module in model.modules():
-            if getattr(module, "bias", None) is not None:
-                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) / 2)
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) / 2)
-                for positive in (module.weight, module.running_var):
-                    positive.copy_(0.5 + torch.rand(positive.shape, generator=generator))
-    return model
 
 
 @pytest.fixture
