@@ -18,7 +18,7 @@ from .alignment import (
     residual_jacobians,
 )
 from .data import ImageData, load_data
-from .jacobians import JacobianOperator, dense_jacobians
+from .jacobians import JacobianBatch, JacobianOperator, dense_jacobians
 from .models import ResidualBlock, ResNet, ResNetConfig, build_model
 from .residuals import Residual, Trace, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
@@ -35,6 +35,7 @@ __all__ = [
     "DepthFit",
     "History",
     "ImageData",
+    "JacobianBatch",
     "JacobianOperator",
     "Monitor",
     "ResNet",

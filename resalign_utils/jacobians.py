@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +21,85 @@ Branch = Callable[[Tensor], Tensor]
 MEMORY_BUDGET = 2**28  # bytes of intermediate results at a time
 
 
-class JacobianOperator:
-    """The Jacobian J (m, d) of a branch at one point, known by its products.
+class JacobianBatch:
+    """The Jacobians J_1..J_n (m, d) of a branch at n points, known by their products.
+
+    The branch is linearised once, at the first product: its derivative is traced into a graph in which all that does
+    not depend on the direction is a constant (``torch.func.linearize``), and that graph is transposed for ``Jᵀ``. A
+    product then costs about one evaluation of the branch. Products are done with autocast off, and on CUDA with
+    TF32 off.
 
     Args:
         branch: ``(n, *in) → (n, *out)``, row by row, the same result for the same input.
-        point: where to linearise, (*in) or (1, *in).
+        x: where to linearise, (n, *in).
+        memory: bytes of intermediate results at a time; the products are cut into chunks to fit.
+
+    Attributes:
+        in_shape: shape (*in) of an input.
+        out_shape: shape (*out) of an output.
+        shape: (m, d) of each matrix.
+        dtype: of the points.
+        device: of the points.
+        matvecs: number of single products done so far with each matrix.
+
+    Raises:
+        ValueError: the branch is no function of its input alone (see :func:`check_branch`).
+    """
+
+    def __init__(self, branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET) -> None:
+        self._branch, self._x, self._memory = branch, x.detach(), memory
+        with exact_arithmetic(x.device):
+            value = check_branch(branch, self._x)
+        self.in_shape, self.out_shape = tuple(x.shape[1:]), tuple(value.shape[1:])
+        self.shape = math.prod(self.out_shape), math.prod(self.in_shape)
+        self.dtype, self.device, self.matvecs = x.dtype, x.device, 0
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def matmat(self, v: Tensor) -> Tensor:
+        """``J_i v`` for k inputs of each matrix at once: (n, k, *in) → (n, k, *out)."""
+        return self._products(self._maps[0], v, self.in_shape)
+
+    def rmatmat(self, u: Tensor) -> Tensor:
+        """``J_iᵀ u`` for k outputs of each matrix at once: (n, k, *out) → (n, k, *in)."""
+        return self._products(self._maps[1], u, self.out_shape)
+
+    def dense(self) -> Tensor:
+        """The matrices themselves, (n, m, d)."""
+        self.matvecs += min(self.shape)
+        return dense_jacobians(self._branch, self._x, memory=self._memory)
+
+    @torch.no_grad()
+    def _products(self, linear: Branch, block: Tensor, shape: tuple[int, ...]) -> Tensor:
+        expected = (len(self._x), *shape)
+        if (len(block), *block.shape[2:]) != expected or block.dtype != self.dtype or block.device != self.device:
+            raise ValueError(
+                f"Expected a block of shape ({len(self._x)}, k, {', '.join(map(str, shape))}), {self.dtype} on "
+                f"{self.device}; got {tuple(block.shape)}, {block.dtype} on {block.device}."
+            )
+        self.matvecs += block.shape[1]
+        chunk = _chunk_size(self._x, max(self.shape), self._memory)
+        with exact_arithmetic(self.device):
+            # the batching rules of convolutions want the new dimension first; of one matrix, that is a view
+            products = torch.vmap(linear, chunk_size=chunk)(block.transpose(0, 1).contiguous())  # (k, n, ·)
+        return products.transpose(0, 1).contiguous()
+
+    @cached_property
+    def _maps(self) -> tuple[Branch, Branch]:
+        """``v (n, *in) → J v (n, *out)`` and ``u (n, *out) → Jᵀ u (n, *in)``."""
+        with torch.no_grad(), exact_arithmetic(self.device):
+            return _linearised(self._branch, self._x)
+
+
+class JacobianOperator:
+    """The Jacobian J (m, d) of a branch at one point, known by its products; see :class:`JacobianBatch`.
+
+    Args:
+        branch: ``(n, *in) → (n, *out)``, row by row, the same result for the same input.
+        point: where to linearise, (*in) or (1, *in). A first dimension of length one is the batch's: an image
+            of one channel (1, h, w) is given as (1, 1, h, w).
+        memory: bytes of intermediate results at a time.
 
     Attributes:
         in_shape: shape (*in) of an input.
@@ -32,48 +107,38 @@ class JacobianOperator:
         shape: (m, d).
         dtype: of the point.
         device: of the point.
-        matvecs: number of single products done so far.
 
     Raises:
         ValueError: the branch is no function of its input alone (see :func:`check_branch`).
     """
 
-    def __init__(self, branch: Branch, point: Tensor) -> None:
+    def __init__(self, branch: Branch, point: Tensor, *, memory: int = MEMORY_BUDGET) -> None:
         if point.dim() == 0:
             raise ValueError("Expected a point of shape (*in) or (1, *in); got a scalar.")
         # (1,) is a one-dimensional point, not an empty-shaped batch of one
         batched = point.dim() > 1 and point.shape[0] == 1
-        self._branch, self._x = branch, (point if batched else point[None]).detach()
-        value = check_branch(branch, self._x)
-        self.in_shape, self.out_shape = tuple(self._x.shape[1:]), tuple(value.shape[1:])
-        self.shape = math.prod(self.out_shape), math.prod(self.in_shape)
-        self.dtype, self.device, self.matvecs = point.dtype, point.device, 0
+        self._batch = JacobianBatch(branch, point if batched else point[None], memory=memory)
+        self.in_shape, self.out_shape, self.shape = self._batch.in_shape, self._batch.out_shape, self._batch.shape
+        self.dtype, self.device = self._batch.dtype, self._batch.device
 
-    @torch.no_grad()
+    @property
+    def matvecs(self) -> int:
+        """Number of single products done so far."""
+        return self._batch.matvecs
+
     def matmat(self, v: Tensor) -> Tensor:
         """``J v`` for k inputs at once: (k, *in) → (k, *out)."""
         self._check(v, self.in_shape)
-        _load_forward_mode()
+        return self._batch.matmat(v[None])[0]
 
-        def product(tangent: Tensor) -> Tensor:
-            return torch.func.jvp(self._branch, (self._x,), (tangent[None],))[1][0]
-
-        return torch.vmap(product, chunk_size=self._chunk())(v.contiguous())
-
-    @torch.no_grad()
     def rmatmat(self, u: Tensor) -> Tensor:
         """``Jᵀ u`` for k outputs at once: (k, *out) → (k, *in)."""
         self._check(u, self.out_shape)
-        pullback = torch.func.vjp(self._branch, self._x)[1]
-        return torch.vmap(lambda cotangent: pullback(cotangent[None])[0][0], chunk_size=self._chunk())(u.contiguous())
+        return self._batch.rmatmat(u[None])[0]
 
     def dense(self) -> Tensor:
         """J itself, (m, d)."""
-        self.matvecs += min(self.shape)
-        return dense_jacobians(self._branch, self._x)[0]
-
-    def _chunk(self) -> int:
-        return _chunk_size(self._x, max(self.shape))
+        return self._batch.dense()[0]
 
     def _check(self, block: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(block.shape[1:]) != shape or block.dtype != self.dtype or block.device != self.device:
@@ -81,7 +146,6 @@ class JacobianOperator:
                 f"Expected a block of shape (k, {', '.join(map(str, shape))}), {self.dtype} on {self.device}; got "
                 f"{tuple(block.shape)}, {block.dtype} on {block.device}."
             )
-        self.matvecs += len(block)
 
 
 @torch.no_grad()
@@ -100,7 +164,11 @@ def dense_jacobians(branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET) -
         J (n, m, d), with ``J[i] = ∂ branch(x)[i] / ∂ x[i]`` flattened.
     """
     _load_forward_mode()
-    x = x.detach()
+    with exact_arithmetic(x.device):
+        return _dense_jacobians(branch, x.detach(), memory)
+
+
+def _dense_jacobians(branch: Branch, x: Tensor, memory: int) -> Tensor:
     out = branch(x)
     n, d, m = len(x), x[0].numel(), out[0].numel()
     chunk = _chunk_size(x, max(d, m), memory)
@@ -142,6 +210,52 @@ def check_branch(branch: Branch, x: Tensor) -> Tensor:
             "is in train mode, or a layer mixes the batch."
         )
     return value
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Full precision while it lasts: autocast off, and on CUDA TF32 off, which cuDNN has on by default.
+
+    TF32 keeps ten bits of the mantissa: its products are wrong by 1e-3, more than the residuals that are asked for.
+    """
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        cudnn: Any = torch.backends.cudnn
+        settings: list[Any] = [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]
+        before = [setting.fp32_precision for setting in settings]
+        try:
+            for setting in settings:
+                setting.fp32_precision = "ieee"
+            yield
+        finally:
+            for setting, value in zip(settings, before, strict=True):
+                setting.fp32_precision = value
+
+
+def _linearised(branch: Branch, x: Tensor) -> tuple[Branch, Branch]:
+    """The linear maps ``v → J v`` and ``u → Jᵀ u`` of a branch at x (n, *in)."""
+    _load_forward_mode()
+    try:
+        with warnings.catch_warnings():
+            # torch on its own constant folding, and on its own use of torch.jit
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
+            value, forward = torch.func.linearize(branch, x)
+            pullback = torch.func.vjp(forward, torch.zeros_like(x))[1]
+    except Exception as error:  # tracing fails in as many ways as there are branches
+        warnings.warn(
+            f"The branch cannot be traced ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Its products "
+            "are done by differentiating backward twice, which is correct and two to five times slower.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+        value, pullback = torch.func.vjp(branch, x)[:2]
+        # u → Jᵀ u is linear: its own transpose is J
+        transposed = torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(value))[1]
+        return (lambda v: transposed(v)[0]), (lambda u: pullback(u)[0])
+    return forward, (lambda u: pullback(u)[0])
 
 
 @cache

@@ -120,17 +120,20 @@ def residual_branch(block: nn.Module) -> Branch:
 
 def gated(branch: Branch, shortcut: Branch) -> Branch:
     """Branch of a block with an outer ReLU: ``h ↦ 1[shortcut(h) + branch(h) > 0] ⊙ branch(h)``."""
+    return _gated(branch, lambda h, f: shortcut(h) + f)
 
+
+def _gated(branch: Branch, merge: Callable[[Tensor, Tensor], Tensor]) -> Branch:
     def active_branch(h: Tensor) -> Tensor:
         f = branch(h)
-        return (shortcut(h) + f > 0).to(f.dtype) * f
+        return (merge(h, f) > 0).to(f.dtype) * f
 
     return active_branch
 
 
 @residual_branch.register
 def _(block: ResidualBlock) -> Branch:
-    return gated(block.branch, lambda h: block.skip * h) if block.post else block.branch
+    return _gated(block.branch, block.merge) if block.post else block.branch
 
 
 def is_residual_block(module: nn.Module) -> bool:

@@ -26,10 +26,20 @@ def digits():
 @pytest.fixture(scope="session")
 def blobs():
     """Three clouds of images (1, 2, 3) that a small network tells apart: 47 for training, 20 for testing."""
+    return clouds(1, 2, 3)
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """The same with images (2, 5, 7)."""
+    return clouds(2, 5, 7)
+
+
+def clouds(*shape):
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(3, 1, 2, 3, generator=generator) * 3
+    centres = torch.randn(3, *shape, generator=generator) * 3
     train_y, test_y = torch.arange(47) % 3, torch.arange(20) % 3
-    train_x, test_x = (centres[y] + torch.randn(len(y), 1, 2, 3, generator=generator) for y in (train_y, test_y))
+    train_x, test_x = (centres[y] + torch.randn(len(y), *shape, generator=generator) for y in (train_y, test_y))
     return ImageData.from_tensors(train_x, train_y, test_x, test_y, name="blobs")
 
 

@@ -7,6 +7,9 @@ from torch.testing import assert_close
 
 # How far a result of LAPACK may be from the truth, relative to the largest singular value.
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
+# The residual asked of Krylov, and how far its result may be from the truth then. In float32 its recurrence has a floor
+# of about 1e-5: the rounding of the products, through a hundred of them.
+KRYLOV_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 
 
 class MatrixOperator:
@@ -14,6 +17,7 @@ class MatrixOperator:
 
     def __init__(self, matrix, in_shape=None, out_shape=None):
         self.matrix, self.matvecs, self.shape = matrix, 0, tuple(matrix.shape)
+        self.dtype, self.device = matrix.dtype, matrix.device
         self.out_shape, self.in_shape = out_shape or (self.shape[0],), in_shape or (self.shape[1],)
 
     def matmat(self, v):
@@ -29,7 +33,34 @@ class MatrixOperator:
         return self.matrix
 
 
-def check_svd(u, s, v, matrix, k, *, in_shape=None, out_shape=None):
+class MatrixBatch:
+    """Matrices (n, m, d) behind the interface that ``krylov_svd`` asks for; it counts its products with each."""
+
+    def __init__(self, matrices, in_shape=None, out_shape=None):
+        self.matrices, self.matvecs, self.shape = matrices, 0, tuple(matrices.shape[1:])
+        self.dtype, self.device = matrices.dtype, matrices.device
+        self.out_shape, self.in_shape = out_shape or (self.shape[0],), in_shape or (self.shape[1],)
+
+    def __len__(self):
+        return len(self.matrices)
+
+    def matmat(self, v):
+        self.matvecs += v.shape[1]
+        return (v.flatten(2) @ self.matrices.mT).reshape(*v.shape[:2], *self.out_shape)
+
+    def rmatmat(self, u):
+        self.matvecs += u.shape[1]
+        return (u.flatten(2) @ self.matrices).reshape(*u.shape[:2], *self.in_shape)
+
+
+def matrix_with(spectrum, m, d, seed=0):
+    """A matrix (m, d) float64 with random singular vectors and this spectrum."""
+    random = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(random.standard_normal((size, min(m, d))))[0] for size in (m, d))
+    return torch.from_numpy(left * np.asarray(spectrum) @ right.T)
+
+
+def check_svd(u, s, v, matrix, k, *, in_shape=None, out_shape=None, tolerance=None):
     """Assert the whole contract of the k largest triplets u (k, *out), s (k,), v (k, *in) of a matrix (m, d)."""
     m, d = matrix.shape
     assert u.shape == (k, *(out_shape or (m,)))
@@ -37,8 +68,8 @@ def check_svd(u, s, v, matrix, k, *, in_shape=None, out_shape=None):
     assert v.shape == (k, *(in_shape or (d,)))
     assert u.dtype == s.dtype == v.dtype == matrix.dtype
     assert u.device == s.device == v.device == matrix.device
-    tolerance, a = TOLERANCE[matrix.dtype], matrix.double()
-    u, s, v = u.double().flatten(1), s.double(), v.double().flatten(1)  # (k, m), (k,), (k, d)
+    tolerance, a = tolerance or TOLERANCE[matrix.dtype], matrix.double().cpu()
+    u, s, v = (part.double().cpu() for part in (u.flatten(1), s, v.flatten(1)))  # (k, m), (k,), (k, d)
     left, sigma, right = (torch.from_numpy(part) for part in np.linalg.svd(a.numpy(), full_matrices=False))
     top = float(sigma[0])
     near = {"rtol": 0, "atol": tolerance * top}
@@ -75,3 +106,16 @@ def randomised(model, seed=0):
                 for positive in (module.weight, module.running_var):
                     positive.copy_(0.5 + torch.rand(positive.shape, generator=generator))
     return model
+
+
+def convolve(h, weight, stride=1):
+    """Convolution of images (n, c, h, w) with kernels (o, c, k, k), zeros around: the sum over the kernel's taps."""
+    size = weight.shape[-1]
+    rows, columns = ((side - 1) // stride + 1 for side in h.shape[2:])
+    h = np.pad(h, [(0, 0), (0, 0), *[(size // 2, size // 2)] * 2])
+    taps = [
+        np.einsum("oc,nchw->nohw", weight[:, :, a, b], h[:, :, a::stride, b::stride][:, :, :rows, :columns])
+        for a in range(size)
+        for b in range(size)
+    ]
+    return sum(taps)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from contracts import randomised
+from contracts import convolve, randomised
 from processes import register_ones_own_basic_block
 from sklearn.decomposition import PCA
 from torch import nn
@@ -16,11 +16,20 @@ from torchvision.models import resnet18, resnet50
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import StochasticDepth
 
-from resalign_utils import ResidualBlock, ResNetConfig, build_model, dense_jacobians, gated, residual_branch, trace
+from resalign_utils import (
+    ResidualBlock,
+    ResNetConfig,
+    build_model,
+    dense_jacobians,
+    gated,
+    measure_alignment,
+    residual_branch,
+    trace,
+)
 from resalign_utils.models import ResNet
 from resalign_utils.residuals import is_residual_block
 
-KINDS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
+ORDERS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
 
 
 @pytest.fixture
@@ -32,44 +41,80 @@ def small(blobs):
 # Our own blocks
 
 
-def affine(module):
-    """Matrix and shift of a linear layer, or of a batch norm in eval mode, in NumPy."""
-    if isinstance(module, nn.Linear):
-        shift = np.zeros(module.out_features) if module.bias is None else module.bias.detach().numpy()
-        return module.weight.detach().numpy(), shift
+def affine(module, shape, stride):
+    """Matrix and shift of a linear layer, a convolution, or a batch norm in eval mode, on an input of this shape."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        weight = module.weight.detach().numpy()
+        shift = np.zeros(len(weight)) if module.bias is None else module.bias.detach().numpy()
+        if isinstance(module, nn.Linear):
+            return weight, shift, weight.shape[:1]
+        units = np.eye(np.prod(shape)).reshape(-1, *shape)
+        images = convolve(units, weight, stride)  # a column of the matrix for each unit input
+        out = images.shape[1:]
+        return images.reshape(len(images), -1).T, np.repeat(shift, np.prod(out[1:])), out
     scale = module.weight.detach().numpy() / np.sqrt(module.running_var.numpy() + module.eps)
-    return np.diag(scale), module.bias.detach().numpy() - scale * module.running_mean.numpy()
+    shift, pixels = module.bias.detach().numpy() - scale * module.running_mean.numpy(), np.prod(shape[1:], dtype=int)
+    return np.diag(np.repeat(scale, pixels)), np.repeat(shift, pixels), shape
 
 
-def branch_by_hand(block, factor, h):
-    """Value and Jacobian of the residual branch at one h (d,): D·W₂·D₁·W₁, batch norm folded into the matrices."""
-    f, jacobian = h, np.eye(len(h))
-    for module in block.branch:
+def forward_by_hand(modules, h, strides):
+    """Value and Jacobian of layers at one h (*in,), batch norm folded into the matrices; one stride per layer."""
+    shape, f, jacobian, strides = h.shape, h.ravel(), np.eye(h.size), iter(strides)
+    for module in modules:
         if isinstance(module, nn.ReLU):
             active = np.diag((f > 0).astype(float))
             f, jacobian = active @ f, active @ jacobian
         else:
-            matrix, shift = affine(module)
+            stride = next(strides) if isinstance(module, nn.Linear | nn.Conv2d) else 1
+            matrix, shift, shape = affine(module, shape, stride)
             f, jacobian = matrix @ f + shift, matrix @ jacobian
+    return f.reshape(shape), jacobian
+
+
+def branch_by_hand(block, factor, h, downsamples):
+    """Value and Jacobian of the residual branch at one h (*in,): D·W₂·D₁·W₁, gated by what the skip adds."""
+    f, jacobian = forward_by_hand(block.branch, h, (2, 1) if downsamples else (1, 1))
     if block.post:
-        active = np.diag((factor * h + f > 0).astype(float))
-        f, jacobian = active @ f, active @ jacobian
+        skip = forward_by_hand(block.project, h, (2,))[0] if downsamples and factor else h
+        active = (factor * skip + f > 0 if factor else f > 0).astype(float)
+        f, jacobian = active * f, active.reshape(-1, 1) * jacobian
     return f, jacobian
 
 
-@pytest.mark.parametrize(("activation", "norm"), KINDS)
+@pytest.mark.parametrize("kind", ["fc", "conv", "conv_down"])
+@pytest.mark.parametrize(("activation", "norm"), ORDERS)
 @pytest.mark.parametrize("skip", [True, False, (0.5, -1.0, 2.0)])
-def test_branch_of_our_blocks_has_the_closed_form(blobs, activation, norm, skip):
-    model = randomised(build_model(ResNetConfig(3, 8, skip=skip, activation=activation, norm=norm), blobs))
+def test_branch_of_our_blocks_has_the_closed_form(blobs, pictures, kind, activation, norm, skip):
+    data = blobs if kind == "fc" else pictures
+    config = ResNetConfig(3, 8 if kind == "fc" else 2, kind, skip=skip, activation=activation, norm=norm)
+    model, gates = randomised(build_model(config, data)), []
     for residual, factor in zip(
-        trace(model, blobs.test_x.double()).residuals, (skip,) * 3 if isinstance(skip, bool) else skip, strict=True
+        trace(model, data.test_x[:10].double()).residuals, (skip,) * 3 if isinstance(skip, bool) else skip, strict=True
     ):
-        block = model.get_submodule(residual.name)
-        by_hand = [branch_by_hand(block, float(factor), h) for h in residual.input.numpy()]
+        block, downsamples = model.get_submodule(residual.name), kind == "conv_down" and residual.index == 2
+        by_hand = [branch_by_hand(block, float(factor), h, downsamples) for h in residual.input.numpy()]
         values, jacobians = (torch.from_numpy(np.stack(part)) for part in zip(*by_hand, strict=True))
         assert_close(residual.branch(residual.input).detach(), values)
         assert_close(dense_jacobians(residual.branch, residual.input), jacobians)
-        assert activation == "pre" or (jacobians == 0).all(2).any()  # the outer gate was at work
+        gates.append((jacobians == 0).all(2).any())
+        assert (residual.step is None) == downsamples
+        assert residual.follows
+    assert activation == "pre" or all(gates)  # the outer gate was at work
+
+
+@pytest.mark.parametrize("kind", ["conv", "conv_down"])
+@pytest.mark.parametrize(("activation", "norm"), ORDERS)
+@pytest.mark.parametrize("skip", [True, False])
+def test_convolutional_networks_are_measured_where_blocks_have_one_shape(pictures, kind, activation, norm, skip):
+    config = ResNetConfig(4, 2, kind, skip=skip, activation=activation, norm=norm)
+    model, x = build_model(config, pictures).eval(), pictures.test_x[:3]
+    path = trace(model, x)
+    small = (4, 3, 4) if kind == "conv_down" else (2, 5, 7)
+    assert [tuple(state.shape[1:]) for state in path.states] == [(2, 5, 7)] * 3 + [small] * 2
+    report = measure_alignment(model, x)
+    pairs = [[i == j or kind == "conv" or {i, j} == {0, 1} for j in range(4)] for i in range(4)]
+    assert report.comparable.tolist() == pairs
+    assert report.alignment.isfinite().all()
 
 
 def test_trace_tells_the_states_the_blocks_and_the_logits(small):

@@ -42,12 +42,15 @@ class AlignmentReport:
         coupling_mixed: (n, L, L) ``tr(V_jᵀ J_i U_j) / Σ_{κ≤k} σ_κ(J_i)``, in [−1, 1]: are left and right the same?
         left_right: (n, L, k) u_κ · v_κ, in [−1, 1].
         rank_energy: (n, L) RA3, ``Σ_{κ≤C} σ_κ² / ‖J‖_F²``, in [0, 1].
+        rank_energy_error: (n, L) its standard error; 0 where the Jacobian was formed, and ‖J‖_F² is exact.
         rank_drop: (n, L) RA3, ``σ_{C+1} / σ_1``, in [0, 1]; NaN where J has fewer than C+1 singular values.
         affine_share: (n, L) β = 1 − u₁ᵀJh / (u₁ᵀF(h)): share of the branch's motion along u₁ that is not linear in its
             input h; 0 for a linear branch.
         alignment: (n,) mean of ``coupling`` over comparable pairs i ≠ j; NaN with fewer than two comparable blocks.
         dead: (n, L) J is exactly zero; its scores are 0.
         still: (n, L) the block's step has length zero; it has no direction and is left out of line_shape_score.
+        residuals: (n, L, r) of the singular triplets, relative to σ_1, see ``TruncatedSVD``; 0 where the Jacobian was
+            formed.
         comparable: (L, L) the two blocks map between the same shapes. A score of an incomparable pair is NaN.
         num_classes: C.
         k: number of singular vectors in the couplings.
@@ -62,11 +65,13 @@ class AlignmentReport:
     coupling_mixed: Tensor
     left_right: Tensor
     rank_energy: Tensor
+    rank_energy_error: Tensor
     rank_drop: Tensor
     affine_share: Tensor
     alignment: Tensor
     dead: Tensor
     still: Tensor
+    residuals: Tensor
     comparable: Tensor
     num_classes: int
     k: int

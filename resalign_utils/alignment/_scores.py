@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..residuals import Residual
+from ..svd import OperatorBatch
 from ._svd import BlockSVD
 
 
@@ -58,27 +60,39 @@ def _runs(residuals: list[Residual]) -> list[list[Tensor]]:
     return runs
 
 
-def couplings(residuals: list[Residual], jacobians: list[Tensor], svds: list[BlockSVD], k: int) -> dict[str, Tensor]:
+def couplings(
+    residuals: Sequence[Residual], operators: Sequence[OperatorBatch], svds: Sequence[BlockSVD], k: int
+) -> dict[str, Tensor]:
+    """The three scores (n, L, L) of every block's Jacobian in the frames of every other."""
     n, blocks = len(svds[0].S), len(svds)
     names = ("coupling", "coupling_ordered", "coupling_mixed")
     scores = {name: svds[0].S.new_full((n, blocks, blocks), math.nan) for name in names}
     comparable = comparable_blocks(residuals)
-    frames = [(svd.U[:, :k].flatten(2), svd.V[:, :k].flatten(2)) for svd in svds]  # (n, k, m), (n, k, d)
-    for i, (residual, jacobian, svd) in enumerate(zip(residuals, jacobians, svds, strict=True)):
+    for i, (residual, operator, svd) in enumerate(zip(residuals, operators, svds, strict=True)):
         others = comparable[i].nonzero().flatten().tolist()
-        u, v = (torch.stack([frames[j][side] for j in others], 1) for side in (0, 1))  # (n, J, k, ·)
         diagonal, sigma = svd.S[:, :k], svd.S[:, :k].sum(1)
-        in_frames = u @ jacobian[:, None] @ v.mT  # (n, J, k, k) = U_jᵀ J_i V_j
+        frames = [svds[j] for j in others]
+        in_frames = in_frames_of(operator, frames, k)  # (n, J, k, k) = U_jᵀ J_i V_j
         scores["coupling"][:, i, others] = ratio(_trace(in_frames), sigma[:, None])
         off = (in_frames - torch.diag_embed(diagonal)[:, None]).flatten(2).norm(dim=-1)
         size = diagonal.norm(dim=-1, keepdim=True)
         scores["coupling_ordered"][:, i, others] = torch.where(size > 0, 1 - ratio(off, size), 0.0)
         if residual.input.shape == residual.output.shape:
-            scores["coupling_mixed"][:, i, others] = ratio(_trace(v @ jacobian[:, None] @ u.mT), sigma[:, None])
+            mixed = in_frames_of(operator, frames, k, mixed=True)
+            scores["coupling_mixed"][:, i, others] = ratio(_trace(mixed), sigma[:, None])
     return scores
 
 
-def comparable_blocks(residuals: list[Residual]) -> Tensor:
+def in_frames_of(operator: OperatorBatch, svds: Sequence[BlockSVD], k: int, *, mixed: bool = False) -> Tensor:
+    """``U_jᵀ J V_j`` (n, J, k, k) of one Jacobian in J frames, mixed ``V_jᵀ J U_j``; all products in one call."""
+    left, right = ("V", "U") if mixed else ("U", "V")
+    vectors = torch.cat([getattr(svd, right)[:, :k] for svd in svds], 1)  # (n, J·k, *in)
+    images = operator.matmat(vectors).flatten(2).unflatten(1, (len(svds), k))  # (n, J, k, m)
+    frames = torch.stack([getattr(svd, left)[:, :k].flatten(2) for svd in svds], 1)
+    return frames @ images.mT
+
+
+def comparable_blocks(residuals: Sequence[Residual]) -> Tensor:
     shapes = [(r.input.shape[1:], r.output.shape[1:]) for r in residuals]
     same = [[a == b for b in shapes] for a in shapes]
     return torch.tensor(same, device=residuals[0].input.device)

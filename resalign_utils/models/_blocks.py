@@ -1,0 +1,64 @@
+"""A residual block, and the network made of such blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """``h ↦ σ(λPh + F(h))``: ``branch`` is F, ``skip`` is λ, ``post`` says whether σ is ReLU or the identity.
+
+    Args:
+        branch: ``(n, *in) → (n, *out)``.
+        skip: λ; with 0 the block has no skip, and P is not used.
+        post: σ is ReLU (True) or the identity.
+        drop: probability of dropping the branch in training (Huang et al. 2016).
+        project: P, ``(n, *in) → (n, *out)``; None for the identity, which needs in = out.
+    """
+
+    def __init__(
+        self, branch: nn.Module, skip: float, post: bool, drop: float = 0.0, project: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.branch, self.skip, self.post, self.drop = branch, skip, post, drop
+        self.project = project
+
+    def merge(self, h: Tensor, f: Tensor) -> Tensor:
+        """``λPh + f`` (n, *out), what the outer activation is applied to."""
+        if self.skip == 0.0:
+            return f
+        if self.project is not None:
+            h = self.project(h)
+        return h + f if self.skip == 1.0 else self.skip * h + f
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map h_{ℓ−1} (n, *in) to h_ℓ (n, *out)."""
+        f = self.branch(h)
+        if self.drop and self.training:
+            from torchvision.ops import stochastic_depth
+
+            f = stochastic_depth(f, self.drop, mode="row")
+        z = self.merge(h, f)
+        return torch.relu(z) if self.post else z
+
+    def extra_repr(self) -> str:
+        """Show the skip factor and the outer activation in ``print(model)``."""
+        return f"skip={self.skip:g}, outer={'relu' if self.post else 'identity'}"
+
+
+class ResNet(nn.Module):
+    """``stem → blocks → head``; ``stem(x)`` is h_0, the states never include the classifier."""
+
+    def __init__(self, stem: nn.Module, blocks: Sequence[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (n, c, h, w) to logits (n, C)."""
+        h = self.stem(x)
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h)

@@ -1,0 +1,88 @@
+"""What a network looks like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["fc", "conv", "conv_down"]
+Activation = Literal["post", "pre"]
+Init = Literal["kaiming", "looks_linear"]
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """What a network looks like; everything but the image shape, the number of classes and the seed.
+
+    Args:
+        kind: ``"fc"``, fully-connected with states of constant width; ``"conv"``, 3×3 convolutions with states of
+            constant shape; ``"conv_down"``, the same, but block ``depth // 2``, counted from 0, halves the resolution
+            (rounded up) and doubles the channels, and so do the states after it; its skip is a 1×1 convolution P of
+            stride 2, with batch norm in post-activation (He et al. 2016a, option B). The convolutional stem is 5×5,
+            of stride 2 if the image's shorter side has at least 16 pixels, else 1; their head averages over the image.
+        depth: number of blocks L, each of two layers; ``"conv_down"`` needs two of them.
+        width: number of units, or of channels, of the state ``h_0``, and of every ``h_ℓ`` but those of ``"conv_down"``
+            after the block that doubles it.
+        skip: ``True`` or ``False`` for all blocks, one factor λ, or one factor per block. λ scales the skip
+            path only, never the branch and so never its Jacobian; where it is 0 there is no P.
+        activation: ``"post"``, ``h ← ReLU(λPh + F(h))`` with ``F = [BN] W₂ ReLU [BN] W₁`` (He et al. 2016a, the
+            kind that Li & Papyan 2023 study); ``"pre"``, ``h ← λPh + F(h)`` with
+            ``F = W₂ ReLU [BN] W₁ ReLU [BN]`` (He et al. 2016b).
+        norm: batch norm after (post) or before (pre) each linear layer or convolution of stem and branches; these have
+            a bias only without it, P never: the branch has one.
+        stochastic_depth: probability of dropping the last block's branch in training; it grows linearly
+            from ``1/L`` of it at the first block (Huang et al. 2016).
+        init: ``"kaiming"``, normal with fan-out (He et al. 2015); ``"looks_linear"``, orthogonal mirrored weights with
+            which a ReLU network starts as a linear map, an isometry where the width allows it (Balduzzi et al. 2017);
+            trains without skips and without norm at 64 fully-connected blocks, and needs an even width. A convolution
+            has these weights at the centre of its kernel and zeros elsewhere (Xiao et al. 2018); one of stride 2 sees
+            only every second row and column to begin with. With either, a block that has a skip and no norm has its
+            second layer × 1/√L, so that the state's size does not grow with depth (Zhang et al. 2019).
+
+    Raises:
+        ValueError: for a value outside the ranges above; the text says which and what is allowed.
+    """
+
+    depth: int
+    width: int
+    kind: Kind = "fc"
+    skip: bool | float | tuple[float, ...] = True
+    activation: Activation = "post"
+    norm: bool = True
+    stochastic_depth: float = 0.0
+    init: Init = "kaiming"
+
+    def __post_init__(self) -> None:
+        for field, allowed in (("kind", Kind), ("activation", Activation), ("init", Init)):
+            value, names = getattr(self, field), get_args(allowed)
+            if value not in names:
+                raise ValueError(f"{field} must be one of {', '.join(map(repr, names))}; got {value!r}.")
+        for field in ("depth", "width"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} must be a whole number of at least 1; got {value!r}.")
+        if self.kind == "conv_down" and self.depth < 2:
+            raise ValueError(f"kind='conv_down' downsamples in a later block: depth must be ≥ 2; got {self.depth}.")
+        if not 0.0 <= self.stochastic_depth < 1.0:
+            raise ValueError(f"stochastic_depth must lie in [0, 1); got {self.stochastic_depth!r}.")
+        if self.init == "looks_linear" and self.width % 2:
+            raise ValueError(f"init='looks_linear' mirrors its units and needs an even width; got {self.width}.")
+        if isinstance(self.skip, Sequence):
+            object.__setattr__(self, "skip", tuple(float(factor) for factor in self.skip))
+            if len(self.skip_factors) != self.depth:
+                raise ValueError(f"skip has {len(self.skip_factors)} factors; depth={self.depth} needs as many.")
+        if not all(map(math.isfinite, self.skip_factors)):
+            raise ValueError(f"skip must be True, False or finite factors; got {self.skip!r}.")
+
+    @property
+    def skip_factors(self) -> tuple[float, ...]:
+        """λ_1..λ_L: 1.0 for a full skip, 0.0 for none."""
+        return self.skip if isinstance(self.skip, tuple) else (float(self.skip),) * self.depth
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of units, or of channels, of h_0..h_L."""
+        wide = self.depth - self.depth // 2 if self.kind == "conv_down" else 0
+        return (self.width,) * (self.depth + 1 - wide) + (2 * self.width,) * wide

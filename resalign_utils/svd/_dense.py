@@ -1,0 +1,31 @@
+"""The dense way: form the matrix, let LAPACK (cuSOLVER on CUDA) decompose it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._operator import check_rank, fix_signs
+
+
+def dense_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k largest singular triplets of a batch of matrices.
+
+    Args:
+        matrices: (..., m, d).
+        k: number of triplets, 1 ≤ k ≤ min(m, d).
+
+    Returns:
+        U (..., k, m), S (..., k) descending, V (..., k, d): rows are singular vectors, and the entry of largest
+        magnitude of each right vector is positive, which fixes the sign of the pair.
+
+    Raises:
+        ValueError: k out of range, NaN or infinite entries.
+    """
+    m, d = matrices.shape[-2:]
+    check_rank(k, (m, d))
+    if not torch.isfinite(matrices).all():
+        raise ValueError("The matrix to decompose holds NaN or infinite entries: check the weights and the inputs.")
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    u, v = fix_signs(u[..., :k].mT, vh[..., :k, :])
+    return u, s[..., :k], v
