@@ -10,6 +10,7 @@ from ._bars import bars
 from ._curves import curve_panels, curves
 from ._depth import depth_law, inverse_singular_values
 from ._films import trajectories_over_training
+from ._images import image_grid
 from ._jacobians import coupling_grid, score_matrix
 from ._palette import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
 from ._spectra import spectra
@@ -27,6 +28,7 @@ __all__ = [
     "curves",
     "depth_colours",
     "depth_law",
+    "image_grid",
     "inverse_singular_values",
     "score_matrix",
     "spectra",

@@ -86,7 +86,7 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, chunk: int = 4096) -> float:
+def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, chunk: int = 512) -> float:
     """Share of the images (n, c, h, w) whose largest logit is that of their label (n,)."""
     hits = [(model(part).argmax(1) == want).sum() for part, want in zip(x.split(chunk), y.split(chunk), strict=True)]
     return float(torch.stack(hits).sum()) / len(y)
