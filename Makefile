@@ -10,7 +10,7 @@ export PLOTLY_RENDERER := plotly_mimetype
 export TQDM_DISABLE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test html notebooks lint bench pages clean distclean FORCE
+.PHONY: help book test html notebooks lint results bench pages clean distclean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,6 +31,9 @@ lint: $(STAMP) ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+results: $(STAMP) ## train and measure what the chapters take from results/ (an hour; Fashion-MNIST in RESALIGN_DATA)
+	@$(PY) -m results.convolutional
 
 bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks

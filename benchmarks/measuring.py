@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -18,17 +18,18 @@ def measuring() -> dict[str, dict[str, Callable[[], object]]]:
     residuals = ra.trace(model, x).residuals
     ra.measure_alignment(model, x)
 
-    def ours() -> object:
+    def ours() -> list[torch.Tensor]:
         return [ra.dense_jacobians(r.branch, r.input) for r in residuals]
 
-    def one_by_one() -> object:
+    def one_by_one() -> list[list[torch.Tensor]]:
         jacobian = torch.autograd.functional.jacobian
         return [[jacobian(r.branch, h[None]).reshape(64, 64) for h in r.input] for r in residuals]
 
-    def row_by_row() -> object:
+    def row_by_row() -> list[torch.Tensor]:
         return [rows(r.branch, r.input) for r in residuals]
 
-    for way in (one_by_one, row_by_row):
+    others: list[Callable[[], Iterable[Iterable[torch.Tensor]]]] = [one_by_one, row_by_row]
+    for way in others:
         for exact, other in zip(ours(), way(), strict=True):
             torch.testing.assert_close(torch.stack(list(other)), exact, atol=1e-4, rtol=1e-3)
     return {

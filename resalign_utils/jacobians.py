@@ -26,7 +26,7 @@ class JacobianBatch:
 
     The branch is linearised once, at the first product: its derivative is traced into a graph in which all that does
     not depend on the direction is a constant (``torch.func.linearize``), and that graph is transposed for ``Jᵀ``. A
-    product then costs about one evaluation of the branch. Products are done with autocast off, and on CUDA with
+    product then costs one to two evaluations of the branch. Products are done with autocast off, and on CUDA with
     TF32 off.
 
     Args:

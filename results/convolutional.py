@@ -2,7 +2,7 @@
 
 python -m results.convolutional digits          three seeds of each network on the embedded digits
 python -m results.convolutional fashion_mnist   the same kinds on Fashion-MNIST, which RESALIGN_DATA must hold
-python -m results.convolutional search          one network for each training setting of the search
+python -m results.convolutional search          the training settings that were tried, as the file lists them
 
 Each writes ``results/convolutional_<name>.json``. Trained networks are kept as every run is, so that an interrupted
 command goes on where it was.
@@ -66,53 +66,23 @@ def fashion_mnist() -> Iterator[dict[str, Any]]:
 
 
 def search() -> Iterator[dict[str, Any]]:
-    """One seed of every setting that was tried, the failures too, measured at one image of each class."""
-    for config in settings():
+    """Every setting that ``convolutional_search.json`` lists, once more, measured at one image of each class."""
+    for row in json.loads((HERE / "convolutional_search.json").read_text())["rows"]:
+        config = ra.RunConfig("digits", ra.ResNetConfig(**row["model"]), ra.TrainConfig(**row["train"]))
         run = ra.load_or_train(config)
-        summary = ra.measure_alignment(run.model, run.data.sample(per_class=1)[0]).summary()
+        x, _ = run.data.sample(per_class=1)
+        summary = ra.measure_alignment(run.model, x).summary()
         scores = ("alignment", "line_shape_score", "step_cv", "rank_energy", "rank_drop", "depth_slope", "dead_share")
-        row = {"model": asdict(config.model), "train": asdict(config.train), "seconds": run.provenance["seconds"]}
-        row |= {"train_accuracy": run.history.train_accuracy[-1], "test_accuracy": run.history.test_accuracy[-1]}
-        row |= {score: round(summary[score], 4) for score in scores}
-        print(json.dumps(row), flush=True)
-        yield row
+        measured_row = {key: row[key] for key in ("model", "train")} | {"seconds": run.provenance["seconds"]}
+        measured_row |= {
+            f"{which}_accuracy": getattr(run.history, f"{which}_accuracy")[-1] for which in ("train", "test")
+        }
+        measured_row |= {"inputs": len(x), "method": "krylov"} | {score: round(summary[score], 4) for score in scores}
+        print(json.dumps(measured_row), flush=True)
+        yield measured_row
 
 
-def settings() -> Iterator[ra.RunConfig]:
-    """Weight decay first, then epochs, width, depth, batch size and learning rate, around what it gave."""
-
-    def config(width: int, decay: float, epochs: int = 60, depth: int = 8, **change: Any) -> ra.RunConfig:
-        recipe = {key: change.pop(key) for key in ("lr", "batch_size") if key in change}
-        train = replace(TRAIN, epochs=epochs, weight_decay=decay, **recipe)
-        return ra.RunConfig("digits", ra.ResNetConfig(depth, width, kind="conv", **change), train)
-
-    pre, bare, plain = {"activation": "pre", "norm": False}, {"norm": False}, {"skip": False}
-    linear = {"skip": False, "norm": False, "activation": "pre", "init": "looks_linear"}
-    for decay in (0.005, 0.01, 0.02, 0.04):
-        yield config(8, decay)
-        yield config(8, decay, **pre)
-        yield config(8, decay, activation="pre")
-    for decay in (0.005, 0.01):
-        yield config(8, decay, **bare)
-    for decay in (0.01, 0.02, 0.03):
-        yield config(16, decay)
-    for decay in (0.005, 0.007, 0.01):
-        yield config(16, decay, **pre)
-    yield from (config(8, 0.02, 120), config(16, 0.02, 30), config(16, 0.03, 40))
-    yield from (config(8, 0.007, 120, **pre), config(16, 0.007, 90, **pre))
-    yield from (config(12, 0.03), config(24, 0.02, 30), config(24, 0.007, 40, **pre))
-    yield from (config(8, 0.02, depth=16), config(16, 0.02, depth=12))
-    yield from (config(8, 0.005, depth=16, **pre), config(16, 0.007, depth=12, **pre))
-    yield from (config(16, 0.02, 40, batch_size=64), config(8, 0.02, lr=0.2), config(16, 0.007, lr=0.05, **pre))
-    for decay in (0.005, 0.01, 0.02, 0.03):
-        yield config(16, decay, **plain)
-    for decay in (0.002, 0.005, 0.007):
-        yield config(16, decay, **linear)
-    yield config(16, 0.005, **linear | {"skip": True})
-    yield config(16, 0.005, **plain, **pre)
-
-
-def measured(name: str, config: ra.RunConfig, per_class: int = 10) -> dict[str, Any]:
+def measured(name: str, config: ra.RunConfig, per_class: int = 3) -> dict[str, Any]:
     """Train a network, or take it from the cache, and measure it and its untrained twin at test images."""
     run = ra.load_or_train(config)
     x, _ = run.data.sample(per_class)
@@ -122,7 +92,7 @@ def measured(name: str, config: ra.RunConfig, per_class: int = 10) -> dict[str, 
     row["trained"] = report_of(run.model, x)
     if config.train.seed == 0:
         row["untrained"] = report_of(run.untrained, x)
-    row["provenance"] = {key: run.provenance[key] for key in ("date", "versions", "device", "git", "data")}
+    row["provenance"] = {key: run.provenance[key] for key in ("date", "versions", "device", "data")}
     print(f"{name}, seed {config.train.seed}: {row['train_accuracy']:.3f} {row['test_accuracy']:.3f}", flush=True)
     return row
 
@@ -136,7 +106,7 @@ def report_of(model: torch.nn.Module, x: torch.Tensor) -> dict[str, Any]:
         "singular_values": report.singular_values.mean(0),
         "inverse_top": inverse.mean(0),
         "inverse_top_sd": inverse.std(0, correction=0),
-        "rank_energy": report.rank_energy.mean(0),
+        "rank_energy_by_block": report.rank_energy.mean(0),
     }
     summary = {key: round(value, 5) for key, value in report.summary().items()}
     return summary | {key: rounded(value) for key, value in arrays.items()}

@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 # How far a result of LAPACK may be from the truth, relative to the largest singular value.
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
-# The residual asked of Krylov, and how far its result may be from the truth then. In float32 its recurrence has a floor
-# of about 1e-5: the rounding of the products, through a hundred of them.
-KRYLOV_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
+# The same of Krylov when a residual of half as much is asked. In float32 its short recurrence has a floor of about
+# 1e-5: each block inherits the rounding of those before.
+KRYLOV_TOLERANCE = {torch.float32: 4e-5, torch.float64: 1e-11}
 
 
 class MatrixOperator:

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from contracts import MatrixBatch, check_svd, matrix_with, randomised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import resalign_utils as ra
-from resalign_utils.alignment import _measure
+from resalign_utils.alignment import _svd
 from resalign_utils.models import ResidualBlock, ResNet
 
 DIM = 12
@@ -271,14 +272,255 @@ def test_one_block_has_no_alignment_and_no_fit():
 # the way it is computed
 
 
-def test_chunks_of_inputs_give_the_same_report(monkeypatch):
+FIELDS = (
+    "line_shape_score", "step_cv", "singular_values", "coupling", "coupling_ordered", "coupling_mixed", "left_right",
+    "rank_drop", "affine_share", "alignment", "dead", "still", "comparable",
+)  # fmt: skip
+
+
+def tanh_chain(depth=3, dim=DIM):
     generator = torch.Generator().manual_seed(0)
-    model = chain(*[nn.Sequential(affine(torch.randn(DIM, DIM, generator=generator)), nn.Tanh()) for _ in range(3)])
-    whole = ra.measure_alignment(model, inputs(7))
-    monkeypatch.setattr(_measure, "MEMORY_BUDGET", 4 * 3 * DIM * DIM * 8 // 2)  # two inputs at a time
-    parts = ra.measure_alignment(model, inputs(7))
-    for name in ("coupling", "singular_values", "affine_share", "alignment", "rank_energy"):
-        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+    layers = [nn.Sequential(affine(torch.randn(dim, dim, generator=generator)), nn.Tanh()) for _ in range(depth)]
+    return chain(*layers, dim=dim)
+
+
+def built(pictures, **config):
+    """A small network of ours in float64, with random biases and statistics, and three images."""
+    model = randomised(ra.build_model(ra.ResNetConfig(**config), pictures, seed=1))
+    return model, pictures.test_x[:3].double()
+
+
+@pytest.mark.parametrize("method", ["dense", "krylov"])
+def test_chunks_of_inputs_give_the_same_report(monkeypatch, method):
+    model, x, how = tanh_chain(2), inputs(5), {"method": method, "tol": 1e-12}
+    path = ra.trace(model, x)
+
+    def sizes(memory):
+        monkeypatch.setattr(_svd, "WORKING_MEMORY", memory)
+        return [len(part[0].input) for part in _svd.split(path.residuals, 8, method)]
+
+    whole, matrices, svds = (
+        ra.measure_alignment(model, x, **how),
+        ra.coupling_matrices(path, 3, **how),
+        ra.jacobian_svd(path, 3, **how),
+    )
+    one, two = 1, next(2**power for power in range(40) if sizes(2**power)[0] >= 2)
+    assert sizes(2**40) == [5]
+    assert sizes(one) == [1] * 5
+    assert sum(sizes(two)) == 5
+    assert 2 <= sizes(two)[0] < 5
+    for memory in (one, two):
+        monkeypatch.setattr(_svd, "WORKING_MEMORY", memory)
+        parts = ra.measure_alignment(model, x, **how)
+        for name in (*FIELDS, "residuals", "rank_energy", "rank_energy_error"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=1e-10)
+        torch.testing.assert_close(ra.coupling_matrices(path, 3, **how), matrices, rtol=0, atol=1e-10)
+        for part, svd in zip(ra.jacobian_svd(path, 3, **how), svds, strict=True):
+            for name in ("U", "S", "V", "squared_norm", "squared_norm_error", "residuals"):
+                torch.testing.assert_close(getattr(part, name), getattr(svd, name), rtol=0, atol=1e-10)
+            assert (part.matvecs, part.method) == (svd.matvecs, method)
+
+
+@pytest.mark.parametrize("method", ["dense", "krylov"])
+def test_chunks_bound_how_many_jacobians_live_at_once(monkeypatch, method):
+    """Twice the memory allows twice the inputs; more blocks, fewer of them."""
+
+    def size(depth, memory):
+        monkeypatch.setattr(_svd, "WORKING_MEMORY", memory)
+        residuals = ra.trace(tanh_chain(depth), inputs(200)).residuals
+        return len(next(_svd.split(residuals, 8, method))[0].input)
+
+    assert size(3, 2**22) == pytest.approx(2 * size(3, 2**21), abs=1)
+    assert size(30, 2**22) < size(3, 2**22)
+    # no less than is held: the matrices, or the frames, in float64
+    held = 3 * (DIM * DIM if method == "dense" else 2 * 8 * DIM) * 8
+    assert size(3, 2**20) * held <= 2**20
+
+
+NETWORKS = {
+    "fully-connected": {"depth": 3, "width": 20},
+    "pre-activation": {"depth": 3, "width": 20, "activation": "pre", "norm": False},
+    "no skip": {"depth": 3, "width": 20, "skip": False},
+    "convolutional": {"kind": "conv", "depth": 3, "width": 2},
+    "downsampling": {"kind": "conv_down", "depth": 4, "width": 2},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_methods_give_the_same_report(pictures, name):
+    model, x = built(pictures, **NETWORKS[name])
+    dense = ra.measure_alignment(model, x, method="dense")
+    krylov = ra.measure_alignment(model, x, method="krylov", tol=1e-12)
+    for field in FIELDS:
+        torch.testing.assert_close(getattr(krylov, field), getattr(dense, field), rtol=0, atol=1e-8, equal_nan=True)
+    assert (dense.residuals == 0).all()
+    assert (dense.rank_energy_error == 0).all()
+    assert krylov.residuals.shape == krylov.singular_values.shape
+    assert (krylov.residuals > 0).any()
+    assert krylov.residuals.max() < 1e-11
+    # the norm of what is not decomposed is estimated
+    assert ((krylov.rank_energy_error > 0) | (krylov.singular_values[..., -1] < 1e-10)).all()
+    assert ((krylov.rank_energy - dense.rank_energy).abs() <= 5 * krylov.rank_energy_error + 1e-12).all()
+    assert (krylov.k, krylov.num_classes, krylov.block_names) == (dense.k, dense.num_classes, dense.block_names)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_methods_give_the_same_triplets(pictures, name):
+    path = ra.trace(*built(pictures, **NETWORKS[name]))
+    ways = {way: ra.jacobian_svd(path, 5, method=way, tol=1e-12) for way in ("dense", "krylov")}
+    for residual, dense, krylov in zip(path.residuals, ways["dense"], ways["krylov"], strict=True):
+        assert krylov.U.shape == (3, 5, *residual.output.shape[1:])
+        assert krylov.V.shape == (3, 5, *residual.input.shape[1:])
+        assert krylov.S.shape == krylov.residuals.shape == (3, 5)
+        for field in ("U", "S", "V"):
+            torch.testing.assert_close(getattr(krylov, field), getattr(dense, field), rtol=0, atol=1e-8)
+        formed = ra.residual_jacobians(residual)
+        for row in range(3):
+            triplets = krylov.U[row].flatten(1), krylov.S[row], krylov.V[row].flatten(1)
+            check_svd(*triplets, formed[row], 5, tolerance=1e-11)
+        torch.testing.assert_close(dense.squared_norm, formed.square().sum((1, 2)))
+        assert ((krylov.squared_norm - dense.squared_norm).abs() <= 5 * krylov.squared_norm_error + 1e-12).all()
+        assert (dense.squared_norm_error == 0).all()
+        assert (dense.residuals == 0).all()
+        assert (dense.method, krylov.method) == ("dense", "krylov")
+        assert dense.matvecs == min(formed.shape[1:])
+        assert krylov.matvecs >= 2 * 5
+
+
+@pytest.mark.parametrize("method", ["dense", "krylov"])
+def test_downsampling_block_is_rectangular_and_compared_with_none(pictures, method):
+    model, x = built(pictures, **NETWORKS["downsampling"])
+    report = ra.measure_alignment(model, x, method=method, tol=1e-12)
+    shapes = [(r.input[0].numel(), r.output[0].numel()) for r in ra.trace(model, x).residuals]
+    assert shapes == [(70, 70), (70, 70), (70, 48), (48, 48)]
+    same = torch.tensor([[a == b for b in shapes] for a in shapes])
+    assert torch.equal(report.comparable, same)
+    for name in ("coupling", "coupling_ordered"):
+        assert torch.equal(getattr(report, name).isnan(), ~same.expand(3, 4, 4))
+    mixed = same.clone()
+    mixed[2, 2] = False  # V and U of a rectangular matrix have different lengths
+    assert torch.equal(report.coupling_mixed.isnan(), ~mixed.expand(3, 4, 4))
+    assert report.left_right[:, 2].isnan().all()
+    assert torch.isfinite(report.left_right[:, [0, 1, 3]]).all()
+    for name in ("singular_values", "rank_energy", "rank_drop", "affine_share", "alignment", "residuals"):
+        assert torch.isfinite(getattr(report, name)).all(), name
+
+
+def test_dead_blocks_score_zero_by_krylov_too():
+    u, v = orthogonal(DIM, 1), orthogonal(DIM, 2)
+    alive, dead = affine(matrix(u, [3.0, 2.0, 1.0], v)), affine(torch.zeros(DIM, DIM), torch.ones(DIM))
+    again = affine(alive.weight.detach())
+    report = ra.measure_alignment(chain(alive, dead, again), inputs(), method="krylov", tol=1e-12)
+    assert report.dead.tolist() == [[False, True, False]] * 4
+    assert not report.still.any()
+    assert (report.singular_values[:, 1] == 0).all()
+    assert (report.residuals[:, 1] == 0).all()
+    for name in ("coupling", "coupling_ordered", "coupling_mixed"):
+        assert (getattr(report, name)[:, 1] == 0).all(), name
+    for name in ("left_right", "rank_drop", "rank_energy", "rank_energy_error", "affine_share"):
+        assert (getattr(report, name)[:, 1] == 0).all(), name
+    torch.testing.assert_close(report.coupling[:, [0, 0, 2, 2], [0, 2, 0, 2]], torch.ones(4, 4))
+
+
+@pytest.mark.parametrize(
+    "spectrum", [[1 - 0.02 * i for i in range(30)], [0.9**i for i in range(30)], [3.0, 2.0, *[0.1] * 28]]
+)
+def test_estimated_norm_is_unbiased_and_its_error_is_honest(spectrum):
+    matrices = torch.stack([matrix_with(spectrum, 40, 30, seed) for seed in range(3)])
+    true = matrices.square().sum((1, 2))
+    _, s, v = ra.dense_svd(matrices, 4)
+    drawn = [_svd.squared_norm(MatrixBatch(matrices), s, v, seed) for seed in range(400)]
+    estimates, errors = (torch.stack(part) for part in zip(*drawn, strict=True))  # (400, n)
+    assert (errors > 0).all()
+    scores = (estimates - true) / errors
+    # Student's t with 15 degrees of freedom has a deviation of 1.07; the mean of 400 has one of 0.05
+    assert scores.mean(0).abs().max() < 0.3
+    assert ((scores.std(0) > 0.9) & (scores.std(0) < 1.3)).all()
+    assert ((estimates.mean(0) - true).abs() < 3 * estimates.std(0) / 20).all()
+
+
+def test_norm_is_exact_where_the_rank_is_exhausted():
+    matrices = matrix_with([3.0, 2.0, 1.0, *[0.0] * 9], 14, 12)[None]
+    for k in (3, 5, 12):
+        norm, error = _svd.squared_norm(MatrixBatch(matrices), *ra.dense_svd(matrices, k)[1:], 0)
+        torch.testing.assert_close(norm, torch.tensor([14.0]))
+        assert error.item() < 1e-25
+
+
+def test_norm_costs_sixteen_products():
+    operator = MatrixBatch(matrix_with([1.0] * 12, 12, 12)[None])
+    _svd.squared_norm(operator, *ra.dense_svd(operator.matrices, 2)[1:], 0)
+    assert operator.matvecs == 16
+
+
+def test_warm_start_gives_the_same_and_saves_products_where_blocks_are_aligned():
+    u, v = orthogonal(100, 1), orthogonal(100, 2)
+    spectrum, scales = [0.97**i for i in range(100)], (1.0, 2.0, 0.5)
+    path = ra.trace(chain(*[affine(scale * matrix(u, spectrum, v)) for scale in scales], dim=100), inputs(2, dim=100))
+    cold, warm = (ra.jacobian_svd(path, 4, method="krylov", tol=1e-3, warm_start=start) for start in (False, True))
+    for one, other, scale in zip(cold, warm, scales, strict=True):
+        true = scale * torch.tensor(spectrum[:4]).expand(2, 4)
+        for svd in (one, other):
+            torch.testing.assert_close(svd.S, true, rtol=1e-3, atol=0)
+            assert svd.residuals.max() <= 1e-3
+    assert cold[0].matvecs == warm[0].matvecs
+    assert warm[1].matvecs < cold[1].matvecs
+    assert warm[2].matvecs < cold[2].matvecs
+
+
+def test_warm_start_between_blocks_of_different_shapes_is_left_out(pictures):
+    path = ra.trace(*built(pictures, **NETWORKS["downsampling"]))
+    cold, warm = (ra.jacobian_svd(path, 4, method="krylov", tol=1e-11, warm_start=start) for start in (False, True))
+    for one, other in zip(cold, warm, strict=True):
+        for field in ("U", "S", "V"):
+            torch.testing.assert_close(getattr(one, field), getattr(other, field), rtol=0, atol=1e-8)
+    assert not torch.equal(cold[1].U, warm[1].U)
+    assert torch.equal(cold[3].U, warm[3].U)  # the only one whose input has another shape than the block's before
+
+
+def test_triplets_that_have_not_converged_are_announced_with_the_block():
+    model = tanh_chain()
+    path = ra.trace(model, inputs(2))
+    for ask in (
+        lambda: ra.jacobian_svd(path, 3, method="krylov", tol=0),
+        lambda: ra.measure_alignment(model, inputs(2), method="krylov", tol=0),
+        lambda: ra.coupling_matrices(path, 3, method="krylov", tol=0),
+    ):
+        with pytest.warns(RuntimeWarning) as record:
+            ask()
+        texts = [str(warning.message) for warning in record]
+        assert len(texts) == 3
+        for block, text in enumerate(texts):
+            assert f"singular triplets of block {block + 1} ('blocks.{block}') have not converged within" in text
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_coupling_matrices_are_the_same_by_both_methods(pictures, mixed):
+    path = ra.trace(*built(pictures, **NETWORKS["convolutional"]))
+    dense = ra.coupling_matrices(path, 4, mixed=mixed, method="dense")
+    krylov = ra.coupling_matrices(path, 4, mixed=mixed, method="krylov", tol=1e-12)
+    torch.testing.assert_close(krylov, dense, rtol=0, atol=1e-8)
+    jacobians = torch.stack([ra.residual_jacobians(residual) for residual in path.residuals], 1)
+    svds = ra.jacobian_svd(path, 4, method="dense")
+    u, v = (torch.stack([getattr(svd, name).flatten(2) for svd in svds], 1) for name in "UV")
+    left, right = (v, u) if mixed else (u, v)
+    expected = torch.einsum("njam,nimd,njbd->nijab", left, jacobians, right)
+    torch.testing.assert_close(dense, expected, rtol=0, atol=1e-10)
+
+
+def test_seed_of_the_probes_matters_and_is_kept():
+    model, x = tanh_chain(dim=40), inputs(2, dim=40)
+    one, again, other = (
+        ra.measure_alignment(model, x, method="krylov", tol=1e-10, seed=seed).rank_energy for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert (one != other).all()
+
+
+def test_unknown_method_is_refused():
+    path = ra.trace(tanh_chain(), inputs(2))
+    with pytest.raises(ValueError, match="method must be 'auto', 'dense' or 'krylov'; got 'lanczos'"):
+        ra.jacobian_svd(path, 3, method="lanczos")
 
 
 def test_coupling_matrices_are_what_the_scores_are_traces_of():

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
+from contracts import convolve, randomised
 from processes import first_products
 from torch import nn
 from torch.testing import assert_close
 
-from resalign_utils import JacobianOperator, dense_jacobians
+from resalign_utils import JacobianBatch, JacobianOperator, dense_jacobians
+from resalign_utils.jacobians import exact_arithmetic
 
 F64 = torch.float64
 
@@ -228,6 +230,243 @@ def test_block_of_another_shape_dtype_or_device_is_refused_and_not_counted(block
         with pytest.raises(ValueError, match=r"Expected a block of shape \(k, 3\), torch.float64 on cpu; " + got):
             product(block)
     assert operator.matvecs == 0
+
+
+# Many points at once
+
+
+def batch_products(batch, k=3):
+    """Random blocks v (n, k, *in), u (n, k, *out), and J v, Jᵀ u."""
+    v = normal(len(batch), k, *batch.in_shape, seed=5, dtype=batch.dtype)
+    u = normal(len(batch), k, *batch.out_shape, seed=6, dtype=batch.dtype)
+    return v, u, batch.matmat(v), batch.rmatmat(u)
+
+
+def check_products(batch, jacobians, near=None):
+    """Assert that the products of a batch are those with the matrices (n, m, d)."""
+    near = near or {"rtol": 0, "atol": 1e-8}
+    v, u, image, preimage = batch_products(batch)
+    assert_close(image, torch.einsum("nmd,nkd->nkm", jacobians, v.flatten(2)).reshape(image.shape), **near)
+    assert_close(preimage, torch.einsum("nmd,nkm->nkd", jacobians, u.flatten(2)).reshape(preimage.shape), **near)
+    assert image.shape[2:] == batch.out_shape
+    assert preimage.shape[2:] == batch.in_shape
+
+
+def test_batch_multiplies_each_row_by_its_own_jacobian(smooth):
+    branch, x = smooth
+    batch, jacobians = JacobianBatch(branch, x), differences(branch, x, 1e-5)
+    check_products(batch, jacobians)
+    assert_close(batch.dense(), jacobians, rtol=0, atol=1e-8)
+    assert len(batch) == len(x)
+    assert batch.shape == tuple(jacobians.shape[1:])
+    assert (batch.dtype, batch.device) == (F64, x.device)
+
+
+def test_batch_products_are_adjoint(smooth):
+    v, u, image, preimage = batch_products(JacobianBatch(*smooth))
+    assert_close((u * image).flatten(2).sum(2), (preimage * v).flatten(2).sum(2))
+
+
+def test_batch_products_in_chunks_are_the_same(smooth):
+    branch, x = smooth
+    whole = batch_products(JacobianBatch(branch, x), 5)
+    for memory in (1, 2 * 8 * len(x) * max(JacobianBatch(branch, x).shape) * 8):
+        assert_close(batch_products(JacobianBatch(branch, x, memory=memory), 5), whole)
+
+
+def test_batch_keeps_its_memory_in_each_product(monkeypatch):
+    sizes, vmap = [], torch.vmap
+    monkeypatch.setattr(
+        torch, "vmap", lambda f, **options: sizes.append(options["chunk_size"]) or vmap(f, **options)
+    )  # fmt: skip
+    for memory in (1, 3 * 8 * 2 * 7 * 8):
+        batch = JacobianBatch(nn.Linear(4, 7).double(), normal(2, 4), memory=memory)
+        batch.matmat(normal(2, 5, 4))
+        batch.rmatmat(normal(2, 5, 7))
+    assert sizes == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_is_its_own_jacobian(stride):
+    layer = nn.Conv2d(2, 3, 3, stride=stride, padding=1).double()
+    batch = JacobianBatch(layer, normal(4, 2, 5, 7))
+    v, u, image, preimage = batch_products(batch)
+    weight = layer.weight.detach().numpy()
+    for row in range(4):
+        assert_close(image[row], torch.from_numpy(convolve(v[row].numpy(), weight, stride)))
+    # against every unit vector: the columns
+    columns = convolve(torch.eye(70, dtype=F64).reshape(70, 2, 5, 7).numpy(), weight, stride)
+    columns = torch.from_numpy(columns).flatten(1)  # (d, m)
+    assert_close(preimage.flatten(2), u.flatten(2) @ columns.T)
+
+
+def test_batch_norm_in_eval_mode_uses_the_running_statistics():
+    branch = randomised(
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.BatchNorm2d(2)
+        )
+    )
+    statistics = branch[1].running_mean.clone()
+    x = normal(3, 2, 4, 5)
+    check_products(JacobianBatch(branch, x), differences(branch, x, 1e-5))
+    assert_close(branch[1].running_mean, statistics, rtol=0, atol=0)
+
+
+def test_batch_counts_the_products_with_each_matrix():
+    batch = JacobianBatch(nn.Linear(3, 5).double(), normal(2, 3))
+    assert batch.matvecs == 0
+    batch.matmat(normal(2, 4, 3))
+    assert batch.matvecs == 4
+    batch.rmatmat(normal(2, 3, 5))
+    assert batch.matvecs == 7
+    batch.dense()
+    assert batch.matvecs == 10  # min(m, d) more
+
+
+@pytest.mark.parametrize(
+    ("block", "got"),
+    [
+        (torch.zeros(2, 4, 5, dtype=F64), r"got \(2, 4, 5\), torch.float64 on cpu"),
+        (torch.zeros(3, 4, 3, dtype=F64), r"got \(3, 4, 3\), torch.float64"),
+        (torch.zeros(2, 3, dtype=F64), r"got \(2, 3\), torch.float64"),
+        (torch.zeros(2, 4, 3), r"got \(2, 4, 3\), torch.float32"),
+        (torch.zeros(2, 4, 3, dtype=F64, device="meta"), r"got \(2, 4, 3\), torch.float64 on meta"),
+    ],
+)
+def test_batch_refuses_a_block_of_another_shape_dtype_or_device_and_does_not_count_it(block, got):
+    batch = JacobianBatch(nn.Linear(3, 3).double(), normal(2, 3))
+    for product in (batch.matmat, batch.rmatmat):
+        with pytest.raises(ValueError, match=r"Expected a block of shape \(2, k, 3\), torch.float64 on cpu; " + got):
+            product(block)
+    assert batch.matvecs == 0
+
+
+def test_branch_is_linearised_once_at_the_first_product():
+    calls, layer = [], two_layers(3, 8, 4)[0]
+
+    def branch(h):
+        calls.append(len(h))
+        return layer(h)
+
+    batch = JacobianBatch(branch, normal(5, 3))
+    probes = len(calls)
+    batch.matmat(normal(5, 2, 3))
+    traced = len(calls)
+    assert traced > probes
+    for _ in range(3):
+        batch.matmat(normal(5, 2, 3))
+        batch.rmatmat(normal(5, 2, 4))
+    assert len(calls) == traced
+
+
+def test_batch_gives_weights_no_gradients():
+    branch, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double(), normal(2, 3).requires_grad_()
+    batch = JacobianBatch(branch, x)
+    results = [batch.matmat(normal(2, 2, 3).requires_grad_()), batch.rmatmat(normal(2, 2, 4).requires_grad_())]
+    assert not any(result.requires_grad for result in [*results, batch.dense()])
+    assert branch[0].weight.grad is None
+    assert x.grad is None
+
+
+class Cube(torch.autograd.Function):
+    """h ↦ h³ with a derivative that can be differentiated again, but no forward mode."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(h):
+        return h**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
+def cube_if_large(h):
+    return h**3 if h.abs().max().item() > 0 else h
+
+
+@pytest.mark.parametrize(("cube", "error"), [(Cube.apply, "NotImplementedError"), (cube_if_large, "RuntimeError")])
+def test_branch_that_cannot_be_traced_is_differentiated_backward_twice(cube, error):
+    weight, x, calls = normal(5, 4, seed=1), normal(3, 4, seed=2), []
+
+    def branch(h):
+        calls.append(len(h))
+        return cube(h) @ weight.T
+
+    expected = weight * 3 * x[:, None] ** 2  # (n, m, d)
+    batch = JacobianBatch(branch, x)
+    text = rf"The branch cannot be traced \({error}: .*differentiating backward twice, which is correct and two to five"
+    with pytest.warns(RuntimeWarning, match=text) as record:
+        batch.matmat(normal(3, 1, 4))
+    assert len(record) == 1
+    assert record[0].filename == __file__  # the line that asked for the product
+    before = len(calls)
+    check_products(batch, expected, {"rtol": 1e-12, "atol": 1e-12})
+    assert len(calls) == before
+
+
+# Precision
+
+
+def test_autocast_around_the_products_does_not_reach_them():
+    branch, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)), normal(3, 6, dtype=torch.float32)
+    plain = JacobianBatch(branch, x)
+    outside = [*batch_products(plain)[2:], plain.dense(), dense_jacobians(branch, x)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert branch(x).dtype == torch.bfloat16
+        batch = JacobianBatch(branch, x)
+        inside = [*batch_products(batch)[2:], batch.dense(), dense_jacobians(branch, x)]
+        assert torch.is_autocast_enabled("cpu")
+        late = batch_products(plain)[2:]  # linearised outside
+    assert_close(inside, outside)
+    assert_close(late, outside[:2], rtol=0, atol=0)
+    assert {result.dtype for result in inside} == {torch.float32}
+
+
+TF32 = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+
+
+def precision():
+    """What exact_arithmetic changes: autocast, and the settings for TF32."""
+    return [torch.is_autocast_enabled("cuda"), *(setting.fp32_precision for setting in TF32)]
+
+
+@pytest.fixture
+def tf32_everywhere():
+    before = [setting.fp32_precision for setting in TF32]
+    for setting in TF32:
+        setting.fp32_precision = "tf32"
+    yield
+    for setting, value in zip(TF32, before, strict=True):
+        setting.fp32_precision = value
+
+
+@pytest.mark.usefixtures("tf32_everywhere")
+def test_tf32_is_off_while_it_lasts_and_as_before_afterwards():
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # not all the same
+    before = precision()
+    assert before[1:] == ["tf32", "ieee", "tf32"]
+    with exact_arithmetic(torch.device("cuda")):
+        assert precision() == [False, "ieee", "ieee", "ieee"]
+    assert precision() == before
+    with pytest.raises(KeyError, match="inside"), exact_arithmetic(torch.device("cuda", 0)):
+        raise KeyError("inside")
+    assert precision() == before
+
+
+@pytest.mark.usefixtures("tf32_everywhere")
+def test_on_the_cpu_only_autocast_is_turned_off():
+    inside = []
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with exact_arithmetic(torch.device("cpu")):
+            inside += [torch.is_autocast_enabled("cpu"), *precision()[1:]]
+        assert torch.is_autocast_enabled("cpu")
+    assert inside == [False, "tf32", "tf32", "tf32"]
 
 
 # The probe

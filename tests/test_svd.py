@@ -71,13 +71,17 @@ def test_singular_vectors_have_the_shapes_of_inputs_and_outputs():
     check_svd(svd.U, svd.S, svd.V, matrix, 2, in_shape=(2, 4), out_shape=(3, 2, 2))
 
 
-def test_residuals_are_measured_on_the_operator_itself():
+@pytest.mark.parametrize("product", ["matmat", "rmatmat"])
+def test_residuals_are_measured_on_the_operator_itself(product):
     """An operator whose products belong to another matrix than its dense form is found out."""
     matrix = matrix_with([4.0, 2.0, 1.0], 3, 3)
 
     class Lying(MatrixOperator):
+        def matmat(self, v):
+            return super().matmat(v) + 0.4 * (product == "matmat") * v  # ‖Jv − σu‖ = 0.4 = 0.1 σ₁
+
         def rmatmat(self, u):
-            return super().rmatmat(u) + 0.4 * u  # ‖Jᵀu − σv‖ = 0.4 = 0.1 σ₁
+            return super().rmatmat(u) + 0.4 * (product == "rmatmat") * u
 
     with pytest.warns(RuntimeWarning, match=r"products disagree with the matrix that it forms, by 1.0e-01 σ_1"):
         svd = truncated_svd(Lying(matrix), 3)

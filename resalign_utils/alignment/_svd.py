@@ -201,7 +201,7 @@ def _krylov(
     found = krylov_svd(operator, k, tol=tol, seed=seed, v0=start)
     warn_if_unconverged(found.residuals, tol, found.matvecs, f" of block {residual.index} ('{residual.name}')")
     u, v = found.U.reshape(*found.S.shape, *operator.out_shape), found.V.reshape(*found.S.shape, *operator.in_shape)
-    norm, error = squared_norm(operator, found.S, found.V, seed)
+    norm, error = squared_norm(operator, found.S, found.V, seed + residual.index)
     return BlockSVD(u, found.S, v, norm, error, found.residuals, found.matvecs, "krylov")
 
 
@@ -212,8 +212,8 @@ def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seed: int) -> tu
     (Meyer et al. 2021).
     """
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (PROBES, v.shape[2]), generator=generator).to(v) * 2 - 1
-    signs = signs.expand(len(v), -1, -1)
+    # other signs for each matrix: with the same, the errors of similar matrices would be alike
+    signs = torch.randint(0, 2, (len(v), PROBES, v.shape[2]), generator=generator).to(v) * 2 - 1
     rest = torch.baddbmm(signs, signs @ v.mT, v, alpha=-1)  # (n, p, d)
     images = operator.matmat(rest.reshape(*rest.shape[:2], *operator.in_shape)).flatten(2)
     norms = images.square().sum(-1)  # (n, p)

@@ -28,9 +28,9 @@ from ._operator import fix_signs, residual_norms
 Product = Callable[[Tensor], Tensor]
 
 BASIS_MEMORY = 2**28  # bytes for the two bases
-LARGEST_BASIS = 512  # beyond, the dense SVD of B costs more than the products that a restart repeats
+LARGEST_BASIS = 256  # beyond, the dense SVD of B costs more than the products that a restart repeats
 BLOCK_ENTRIES = 2**16  # of a block: below, a product's fixed costs dominate; a larger block needs more products
-SMALLEST_BLOCK, LARGEST_BLOCK = 4, 16
+SMALLEST_BLOCK, LARGEST_BLOCK = 4, 12
 KEPT_LENGTH = 0.1  # of a row that loses more in Gram–Schmidt, rounding is amplified tenfold: once more (Daniel et al.)
 
 
@@ -216,28 +216,26 @@ class _Bidiagonalisation:
     def _orthonormalise(self, rows: Tensor, basis: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Write rows (n, b, N) as ``C basis + L Q`` with orthonormal Q (n, rank, N), orthogonal to the basis (n, j, N).
 
-        Rows that depend on the basis or on each other have zeros in L, and random directions in Q.
+        Where rows depend on the basis or on each other, L has zero columns and Q random directions.
         """
         before = rows.norm(dim=-1)  # (n, b)
         coefficients = rows @ basis.mT
         rows = torch.baddbmm(rows, coefficients, basis, alpha=-1)
-        if rank is not None and rank < rows.shape[1]:  # the last block of all, smaller than the one before
-            left, s, right = torch.linalg.svd(rows, full_matrices=False)
-            q, lower = right[:, :rank], left[..., :rank] * s[:, None, :rank]
-            kept = s[:, :rank]
-        else:
+        rank = rank or rows.shape[1]
+        if rank == rows.shape[1]:
             q, lower = _lq(rows)
-            kept = lower.diagonal(dim1=1, dim2=2).abs()
-        if (kept > KEPT_LENGTH * before[:, : kept.shape[1]]).all():
-            return q, coefficients, lower
-        rounding = 10 * torch.finfo(rows.dtype).eps * torch.maximum(self._scale[:, None], before)
-        lost = kept <= rounding[:, : kept.shape[1]]  # (n, rank)
+            if (lower.diagonal(dim1=1, dim2=2).abs() > KEPT_LENGTH * before).all():
+                return q, coefficients, lower
+        # a small pivot says that rows depend on the basis or on each other; the SVD says on how many directions
+        left, s, q = torch.linalg.svd(rows, full_matrices=False)
+        left, s, q = left[..., :rank], s[:, :rank], q[:, :rank]
+        rounding = 10 * torch.finfo(rows.dtype).eps * torch.maximum(self._scale, before.amax(1))
+        lost = s <= rounding[:, None]  # (n, rank)
+        lower = left * torch.where(lost, torch.zeros_like(s), s)[:, None]
         if lost.any():
             self._seed += 1
-            n, b, size = q.shape
-            fresh = random_block(n, b, size, self._seed, q.dtype, q.device)
+            fresh = random_block(len(q), rank, q.shape[2], self._seed, q.dtype, q.device)
             q = torch.where(lost[..., None], fresh / q.shape[-1] ** 0.5, q)
-            lower = torch.where(lost[:, None], torch.zeros_like(lower), lower)
         for _ in range(5):
             again = q @ basis.mT
             q, turn = _lq(torch.baddbmm(q, again, basis, alpha=-1))

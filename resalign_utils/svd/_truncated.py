@@ -16,7 +16,7 @@ from ._operator import Operator, OperatorBatch, TruncatedSVD, check_rank, fix_si
 
 Method = Literal["auto", "dense", "krylov"]
 
-SMALL = 256  # side of a matrix whose dense SVD is cheaper whatever k is
+SMALL = 512  # side of a matrix whose dense SVD is cheaper whatever k is
 
 
 def truncated_svd(
