@@ -45,9 +45,9 @@ def groups(device: torch.device, number: int, quick: bool) -> dict[str, Callable
         "training": lambda: forming(quick),
         "peers": lambda: comparison.comparison(device, quick),
         "crossover": lambda: growth.crossover(device, quick),
-        "growth": lambda: growth.growth(device, quick, number),
         "large": lambda: growth.large(device, quick, number),
         "network": lambda: network.whole(device, quick, number),
+        "growth": lambda: growth.growth(device, quick, number),
         "rates": lambda: rates.rates(device, quick),
     }
 
