@@ -217,13 +217,9 @@ def test_result_that_has_not_converged_says_so():
 
 SIDES = [pytest.param(*shape, id=name) for name, shape in {"tall": (60, 40), "square": (50, 50)}.items()]
 WIDE = pytest.param(40, 60, id="wide")
-# krylov_svd does not count the products that turn a wide matrix's random block, and takes Jᵀ u for J v then
-MISCOUNTED = pytest.param(
-    40, 60, id="wide", marks=pytest.mark.xfail(reason="krylov_svd turns a wide matrix behind the counter's back")
-)
 
 
-@pytest.mark.parametrize(("m", "d"), [*SIDES, MISCOUNTED])
+@pytest.mark.parametrize(("m", "d"), [*SIDES, WIDE])
 @pytest.mark.parametrize("k", [1, 6, 40])
 def test_products_are_counted_as_the_operator_counts_them(m, d, k):
     operator = MatrixOperator(random_matrix(m, d))
@@ -231,7 +227,7 @@ def test_products_are_counted_as_the_operator_counts_them(m, d, k):
     assert solve(operator, k).matvecs == operator.matvecs - 5
 
 
-@pytest.mark.parametrize(("m", "d"), [*SIDES, MISCOUNTED])
+@pytest.mark.parametrize(("m", "d"), [*SIDES, WIDE])
 @pytest.mark.parametrize("rows", [8, 512])
 def test_no_more_products_are_done_than_allowed(m, d, rows):
     with warnings.catch_warnings(), small_bases(rows):
@@ -302,7 +298,7 @@ class Broken(MatrixOperator):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("call", [0, 1, 3])
 @pytest.mark.parametrize(("product", "name"), [("matmat", "J v"), ("rmatmat", "Jᵀ u")])
-@pytest.mark.parametrize(("m", "d"), [*SIDES, MISCOUNTED])
+@pytest.mark.parametrize(("m", "d"), [*SIDES, WIDE])
 def test_nan_is_refused_with_the_name_of_the_product(m, d, product, name, call, bad):
     operator = Broken(random_matrix(m, d), product, call, bad)
     text = f"A product {name} gives NaN or infinite values, within the first "
@@ -401,8 +397,8 @@ def test_any_start_gives_the_right_answer(name):
 
 def test_start_without_any_part_of_the_answer_does_not_hide_it():
     """In a diagonal matrix not even rounding would bring the missing directions back."""
-    spectrum = 0.9 ** torch.arange(200, dtype=F64)
-    svd = solve(MatrixOperator(torch.diag(spectrum)), 6, tol=1e-5, v0=torch.eye(200, dtype=F64)[6:20])
+    spectrum = torch.cat([torch.linspace(1, 0.5, 6, dtype=F64), 0.45 * 0.6 ** torch.arange(194, dtype=F64)])
+    svd = solve(MatrixOperator(torch.diag(spectrum)), 6, tol=1e-5, v0=torch.eye(200, dtype=F64)[6:60])
     assert_close(svd.S, spectrum[:6], rtol=0, atol=1e-5)
 
 
@@ -501,7 +497,7 @@ def bidiagonalise(matrix, block, room):
 
 
 # KEPT_LENGTH = 0.1 lets errors grow tenfold in a block, which a flat spectrum shows; 0.3 would keep 5e-6 and 1e-14
-RELATIONS = {torch.float32: 3e-4, torch.float64: 5e-13}
+RELATIONS = {torch.float32: 3e-5, torch.float64: 2e-13}
 
 
 @pytest.mark.parametrize("name", sorted(SPECTRA))

@@ -62,8 +62,8 @@ def measure_alignment(
     check_rank(k, (min(sizes), min(sizes)))
     rank = min(*sizes, max(k, classes + 5))
     parts = [
-        _measure_jacobians(part, k, rank, method=method, tol=tol, seed=seed)
-        for part in split(path.residuals, rank, method)
+        _measure_jacobians(part, k, rank, method=method, tol=tol, seed=seed, first=first)
+        for first, part in split(path.residuals, rank, method)
     ]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     sigma, comparable = tensors["singular_values"], comparable_blocks(path.residuals)
@@ -119,7 +119,7 @@ def coupling_matrices(
         raise ValueError("Coupling matrices need blocks between equal shapes. Trace a part of constant shape.")
     parts = [
         _coupling_matrices(part, k, mixed=mixed, method=method, tol=tol, seed=seed)
-        for part in split(path.residuals, k, method)
+        for _, part in split(path.residuals, k, method)
     ]
     return torch.cat(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -100,9 +101,9 @@ def jacobian_svd(
         MemoryError: a Jacobian to be formed would take more than 4 GiB.
     """
     parts = []
-    for residuals in split(path.residuals, k, method):
+    for first, residuals in split(path.residuals, k, method):
         operators = open_operators(residuals, k, method)
-        parts.append(decompose(residuals, operators, k, tol=tol, seed=seed, warm_start=warm_start))
+        parts.append(decompose(residuals, operators, k, tol=tol, seed=seed, warm_start=warm_start, first=first))
     return [join(several) for several in zip(*parts, strict=True)]
 
 
@@ -147,8 +148,9 @@ def decompose(
     tol: float,
     seed: int,
     warm_start: bool,
+    first: int = 0,
 ) -> list[BlockSVD]:
-    """The triplets of each block in turn."""
+    """The triplets of each block in turn; ``first`` is the number of the first input among all."""
     results: list[BlockSVD] = []
     for residual, operator in zip(residuals, operators, strict=True):
         check_rank(k, operator.shape)
@@ -156,12 +158,12 @@ def decompose(
             results.append(_dense(operator, k))
             continue
         before = results[-1].V if warm_start and results and residual.input.shape == results[-1].V[:, 0].shape else None
-        results.append(_krylov(residual, operator, k, tol, seed, before))
+        results.append(_krylov(residual, operator, k, tol, seed, before, first))
     return results
 
 
-def split(residuals: Sequence[Residual], k: int, method: Method) -> Iterator[list[Residual]]:
-    """The residuals at chunks of the inputs, so that what is held for all blocks fits the working memory."""
+def split(residuals: Sequence[Residual], k: int, method: Method) -> Iterator[tuple[int, list[Residual]]]:
+    """The residuals at chunks of the inputs, each with its first input's number, so that all blocks fit the memory."""
     held = 0
     for residual in residuals:
         m, d = _shape(residual)
@@ -173,10 +175,13 @@ def split(residuals: Sequence[Residual], k: int, method: Method) -> Iterator[lis
     held += largest * (ROWS_OF_A_BASIS + 2 * k * len(residuals))  # one basis; one block's images of all frames
     size = max(1, WORKING_MEMORY // (held * residuals[0].input.element_size()))
     for a in range(0, len(residuals[0].input), size):
-        yield [
-            Residual(r.index, r.name, r.branch, r.input[a : a + size], r.output[a : a + size], r.follows)
-            for r in residuals
-        ]
+        yield (
+            a,
+            [
+                Residual(r.index, r.name, r.branch, r.input[a : a + size], r.output[a : a + size], r.follows)
+                for r in residuals
+            ],
+        )
 
 
 def join(parts: Sequence[BlockSVD]) -> BlockSVD:
@@ -196,28 +201,32 @@ def _dense(operator: FormedJacobians, k: int) -> BlockSVD:
 
 
 def _krylov(
-    residual: Residual, operator: JacobianBatch, k: int, tol: float, seed: int, start: Tensor | None
+    residual: Residual, operator: JacobianBatch, k: int, tol: float, seed: int, start: Tensor | None, first: int
 ) -> BlockSVD:
     found = krylov_svd(operator, k, tol=tol, seed=seed, v0=start)
     warn_if_unconverged(found.residuals, tol, found.matvecs, f" of block {residual.index} ('{residual.name}')")
     u, v = found.U.reshape(*found.S.shape, *operator.out_shape), found.V.reshape(*found.S.shape, *operator.in_shape)
-    norm, error = squared_norm(operator, found.S, found.V, seed + residual.index)
+    seeds = [f"{seed} {residual.index} {first + i}" for i in range(len(operator))]
+    norm, error = squared_norm(operator, found.S, found.V, seeds)
     return BlockSVD(u, found.S, v, norm, error, found.residuals, found.matvecs, "krylov")
 
 
-def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Estimate ‖J‖_F² (n,) and its standard error (n,) from the triplets' s (n, k), v (n, k, d) and random probes.
 
     With random signs z, E ‖J (I − VᵀV) z‖² = ‖J‖_F² − Σ σ_κ² (Hutchinson 1990); what is known is not estimated
-    (Meyer et al. 2021).
+    (Meyer et al. 2021). Each matrix has signs of its own: with the same, the errors of similar ones would be alike.
     """
-    generator = torch.Generator().manual_seed(seed)
-    # other signs for each matrix: with the same, the errors of similar matrices would be alike
-    signs = torch.randint(0, 2, (len(v), PROBES, v.shape[2]), generator=generator).to(v) * 2 - 1
+    signs = torch.stack([_signs(seed, v.shape[2]) for seed in seeds]).to(v)
     rest = torch.baddbmm(signs, signs @ v.mT, v, alpha=-1)  # (n, p, d)
     images = operator.matmat(rest.reshape(*rest.shape[:2], *operator.in_shape)).flatten(2)
     norms = images.square().sum(-1)  # (n, p)
     return s.square().sum(-1) + norms.mean(1), norms.std(1) / PROBES**0.5
+
+
+def _signs(seed: str, d: int) -> Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+    return torch.randint(0, 2, (PROBES, d), generator=generator) * 2 - 1
 
 
 def _shape(residual: Residual) -> tuple[int, int]:

@@ -31,7 +31,7 @@ BASIS_MEMORY = 2**28  # bytes for the two bases
 LARGEST_BASIS = 256  # beyond, the dense SVD of B costs more than the products that a restart repeats
 BLOCK_ENTRIES = 2**16  # of a block: below, a product's fixed costs dominate; a larger block needs more products
 SMALLEST_BLOCK, LARGEST_BLOCK = 4, 12
-KEPT_LENGTH = 0.1  # of a row that loses more in Gram–Schmidt, rounding is amplified tenfold: once more (Daniel et al.)
+KEPT_LENGTH = 0.3  # a row that loses more in Gram–Schmidt is sent through once more (Daniel et al.)
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def block_krylov(
     seed: int = 0,
     max_matvecs: int | None = None,
     room: int | None = None,
+    spent: int = 0,
+    names: tuple[str, str] = ("J v", "Jᵀ u"),
 ) -> KrylovSVD:
     """The k largest singular triplets of matrices J_1..J_n (m, d), m ≥ d, all in step.
 
@@ -68,15 +70,17 @@ def block_krylov(
         k: number of triplets, 1 ≤ k ≤ d.
         tol: residual, relative to σ_1, at which to stop.
         seed: of the random vectors that replace exhausted directions.
-        max_matvecs: products a matrix to stop at, those for the last residuals included; ``2 (d + k)`` if not given,
-            about as many as form the matrix twice.
+        max_matvecs: products a matrix to stop at, those for the last residuals included; if not given, ``2 (d + k)``,
+            about as many as form the matrix twice, or the fewest that k triplets take, if those are more.
         room: largest basis.
+        spent: products that ``start`` took.
+        names: what an error calls the two products.
 
     Raises:
         ValueError: NaN or infinite products, or too few products allowed.
     """
     n, block, d = start.shape
-    fewest = 2 * block * math.ceil(k / block) + 2 * k
+    fewest = spent + 2 * block * math.ceil(k / block) + 2 * k
     if max_matvecs is None:
         max_matvecs = max(fewest, 2 * (d + k))
     if max_matvecs < fewest:
@@ -86,14 +90,15 @@ def block_krylov(
         )
     room = min(d, room or default_room(n, m, d, k, block, start.element_size()))
     basis = _Bidiagonalisation(forward, adjoint, start, m, room, seed)
+    basis.matvecs, basis.names = spent, names
     watch = _Watch(k, block, tol)
     while True:
         basis.extend()
-        spent = basis.matvecs + 2 * basis.next_rows + 2 * k > max_matvecs
-        if basis.size < k or not (spent or basis.complete or basis.full or watch.due(basis.size)):
+        exhausted = basis.matvecs + 2 * basis.next_rows + 2 * k > max_matvecs
+        if basis.size < k or not (exhausted or basis.complete or basis.full or watch.due(basis.size)):
             continue
         u, s, v, estimates = basis.triplets(max(k, basis.kept_at_restart(k)))
-        if basis.complete or spent or watch.finished(basis.size, estimates[:, :k]):
+        if basis.complete or exhausted or watch.finished(basis.size, estimates[:, :k]):
             break
         if basis.full:
             basis.restart(u, s, v)
@@ -132,6 +137,7 @@ class _Bidiagonalisation:
         self.U, self.V = start.new_empty(n, room, m), start.new_empty(n, room, d)
         self.B = start.new_zeros(n, room, room)
         self.size = self.matvecs = 0
+        self.names = ("J v", "Jᵀ u")
         self.complete = False  # whether the bases span all there is: the triplets are exact
         self._scale = start.new_zeros(n)  # a lower bound of σ_1
         self._front = self._orthonormalise(start, self.V[:, :0])[0]  # P, the next block of V
@@ -150,11 +156,11 @@ class _Bidiagonalisation:
 
     def image(self, v: Tensor) -> Tensor:
         """``J v`` (n, b, m), checked and counted."""
-        return self._checked(self._forward(v), "J v", len(v[0]))
+        return self._checked(self._forward(v), self.names[0], len(v[0]))
 
     def preimage(self, u: Tensor) -> Tensor:
         """``Jᵀ u`` (n, b, d), checked and counted."""
-        return self._checked(self._adjoint(u), "Jᵀ u", len(u[0]))
+        return self._checked(self._adjoint(u), self.names[1], len(u[0]))
 
     def extend(self) -> None:
         """Add the front to V, its image to U, and compute the next front."""

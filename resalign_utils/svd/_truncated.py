@@ -41,7 +41,8 @@ def truncated_svd(
         seed: of Krylov's random vectors, drawn on the CPU.
         v0: vectors (b, *in) for Krylov to start near, such as the right singular vectors of a similar matrix; the
             first block mixes them at random, in equal parts with random vectors.
-        max_matvecs: number of products at which Krylov stops; ``2 (min(m, d) + k)`` if not given.
+        max_matvecs: number of products at which Krylov stops; if not given, ``2 (min(m, d) + k)``, or the fewest that k
+            triplets take, if those are more.
 
     Warns:
         RuntimeWarning: a triplet has not converged.
@@ -97,16 +98,17 @@ def krylov_svd(
     def adjoint(u: Tensor) -> Tensor:
         return operators.rmatmat(u.reshape(*u.shape[:2], *operators.out_shape)).flatten(2)
 
-    rows = default_block(n, m, d, k)
-    start = random_block(n, rows, d, seed, operators.dtype, operators.device)
+    rows, wide = default_block(n, m, d, k), d > m
+    start = random_block(n, rows, min(m, d), seed, operators.dtype, operators.device)
     if v0 is not None:
-        start = start + _mixed(_checked_start(v0, operators), rows, seed)
-    if d > m:
-        start = forward(start)
+        near = _mixed(_checked_start(v0, operators), rows, seed)
+        # from a wide matrix' other side, in the length of a Gaussian block there
+        start = start + (_lengthened(forward(near)) if wide else near)
     solve = partial(block_krylov, k=k, tol=tol, seed=seed, max_matvecs=limit)
-    if d <= m:
+    if not wide:
         return solve(forward, adjoint, start, m)
-    turned = solve(adjoint, forward, start, d)  # Jᵀ = V Σ Uᵀ
+    spent = 0 if v0 is None else rows
+    turned = solve(adjoint, forward, start, d, spent=spent, names=("Jᵀ u", "J v"))  # Jᵀ = V Σ Uᵀ
     u, v = fix_signs(turned.V, turned.U)
     return replace(turned, U=u, V=v)
 
@@ -163,9 +165,13 @@ def _mixed(v0: Tensor, rows: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed + 1)
     weights = torch.randn(rows, v0.shape[1], generator=generator, dtype=torch.float64).to(v0)
-    lengths = v0.norm(dim=-1, keepdim=True)
-    units = v0 / torch.where(lengths > 0, lengths, torch.ones_like(lengths))
-    return weights @ units * (v0.shape[2] / v0.shape[1]) ** 0.5
+    return weights @ _lengthened(v0) * v0.shape[1] ** -0.5
+
+
+def _lengthened(rows: Tensor) -> Tensor:
+    """Rows (n, b, N) with the length √N of Gaussian ones; zero rows stay zero."""
+    lengths = rows.norm(dim=-1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * rows.shape[2] ** 0.5
 
 
 class _Alone:
