@@ -43,6 +43,8 @@ LABELS = torch.tensor([0, 2, 2, 0, 7, 2])
 FILM = {epoch: random(6, 4, 2, seed=epoch) * 10 ** (2 - epoch) for epoch in (0, 1, 2, 5)}
 GRIDS = {name: random(7, 7, 3, 3, seed=i) for i, name in enumerate(NAMES)}
 SCORES = {name: random(5, 5, seed=i).clamp(-1, 1) for i, name in enumerate(NAMES)}
+IMAGES = {"digits, v_1": random(4, 8, 8), "blobs": random(4, 14, 10, seed=1), "no skip": random(4, 2, 3, seed=2)}
+STAGES = ("image", "block 1", "block 3", "x_i")
 TOPS = {name: values[..., 0] for name, values in sigmas().items()}
 FITS = {"trained": (1.25, -0.5, 0.99), "no skip": (-0.03, 2.0, 0.1)}
 LAW = {"trained": ([4, 8, 16], random(3, 3).exp()), "wide": ([8, 16], torch.tensor([0.5, 0.25]))}
@@ -53,6 +55,7 @@ CASES = {
     "film": (plotting.trajectories_over_training, (FILM, LABELS), {}),
     "grid": (plotting.coupling_grid, (GRIDS,), {}),
     "scores": (plotting.score_matrix, (SCORES,), {}),
+    "images": (plotting.image_grid, (IMAGES,), {"columns": STAGES}),
     "spectra": (plotting.spectra, (sigmas(), 3), {}),
     "inverse": (plotting.inverse_singular_values, (TOPS,), {"fits": FITS}),
     "law": (plotting.depth_law, (LAW,), {"fits": {"trained": (-1.02, 0.05)}}),
@@ -113,6 +116,8 @@ def test_drawing_again_gives_the_same_json(case):
 
 
 def test_axes_have_titles(case):
+    if case[0] is plotting.image_grid:
+        return  # whose names of rows and columns say what is drawn
     figure, static = draw(case), draw(case, "matplotlib")
     if figure.layout.scene.domain.x is None:
         assert all(axis.title.text for axis in figure.select_xaxes())
@@ -447,6 +452,136 @@ def test_incomparable_pairs_are_grey_and_say_so():
     assert static.axes[0].images[0].get_array().mask.sum() == 8
     alone = plotting.score_matrix({"": torch.ones(1, 1)})
     assert alone.layout.annotations[0].text == "no comparable pair"
+
+
+# ---- images
+
+
+def pictures(figure, rows, columns):
+    """Traces, or images of Matplotlib, as name of the row → those of its columns."""
+    drawn = list(figure.data if isinstance(figure, go.Figure) else figure.axes[0].images)
+    assert len(drawn) == len(rows) * len(columns)
+    return {name: drawn[place * len(columns) :][: len(columns)] for place, name in enumerate(rows)}
+
+
+def edges(trace):
+    """Left, right, top, bottom of the image, and the side of its pixels."""
+    (h, w), left, top = trace.z.shape, trace.x0 - trace.dx / 2, trace.y0 - trace.dy / 2
+    assert trace.dx == trace.dy
+    return np.array([left, left + w * trace.dx, top, top + h * trace.dy])
+
+
+def test_each_image_is_relative_to_its_own_largest_entry():
+    figure = draw(CASES["images"])
+    for name, traces in pictures(figure, IMAGES, STAGES).items():
+        for trace, title, values in zip(traces, STAGES, IMAGES[name], strict=True):
+            close(trace.z, values / values.abs().max())
+            close(trace.customdata[..., 0], values)
+            assert trace.name == f"{name}, {title}"
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (-1, 1)
+    assert (0.5, "#ffffff") in figure.layout.coloraxis.colorscale
+    assert figure.layout.coloraxis.colorbar.title.text == "relative to the largest entry"
+    assert draw(CASES["images"], label="v_i").layout.coloraxis.colorbar.title.text == "v<sub>i</sub>"
+
+
+def test_pointing_at_a_pixel_says_which_it_is_and_its_value():
+    trace = pictures(draw(CASES["images"]), IMAGES, STAGES)["digits, v_1"][3]
+    tip = trace.hovertemplate
+    assert tip.startswith("digits, v<sub>1</sub><br>x<sub>i</sub><br>pixel in row %{customdata[1]}, column %{custom")
+    assert "value %{customdata[0]:.3g}<br>relative %{z:.2f}" in tip
+    close(trace.customdata[2, 5], [IMAGES["digits, v_1"][3, 2, 5], 3, 6])  # counted from 1
+    assert trace.coloraxis == "coloraxis"
+
+
+def test_images_stand_in_their_row_and_column_with_square_pixels_and_a_frame():
+    figure = draw(CASES["images"])
+    frames = iter(figure.layout.shapes)
+    for y, (name, traces) in enumerate(pictures(figure, IMAGES, STAGES).items()):
+        for x, trace in enumerate(traces):
+            left, right, top, bottom = edges(trace)
+            close([(left + right) / 2, (top + bottom) / 2], [x, y])
+            assert 0.9 < max(right - left, bottom - top) < 1, name
+            frame = next(frames)
+            close([frame.x0, frame.x1, frame.y0, frame.y1], [left, right, top, bottom])
+    assert next(frames, None) is None
+    across, down = figure.layout.xaxis, figure.layout.yaxis
+    assert (down.scaleanchor, across.constrain, down.constrain) == ("x", "domain", "domain")
+    assert (list(across.range), list(down.range)) == ([-0.5, 3.5], [2.5, -0.5])  # rows downwards
+    assert (across.ticks, down.ticks, across.side) == ("", "", "top")
+
+
+def test_names_stand_beside_the_rows_and_titles_above_the_columns():
+    figure = draw(CASES["images"])
+    assert list(figure.layout.xaxis.ticktext) == ["image", "block 1", "block 3", "x<sub>i</sub>"]
+    assert list(figure.layout.yaxis.ticktext) == ["digits, v<sub>1</sub>", "blobs", "no skip"]
+    long = {"right singular vector": torch.ones(7, 2, 2)}
+    titles = ["after the last block", *"abcdef"]
+    wrapped = plotting.image_grid(long, columns=titles)
+    assert list(wrapped.layout.yaxis.ticktext) == ["right singular<br>vector"]
+    assert wrapped.layout.xaxis.ticktext[0] == "after the<br>last block"
+    assert wrapped.layout.margin.t > figure.layout.margin.t
+    static = plotting.image_grid(long, columns=titles, backend="matplotlib")
+    assert static.axes[0].get_yticklabels()[0].get_text() == "right singular\nvector"
+
+
+@pytest.mark.parametrize(("rows", "columns", "side"), [(1, 1, 120), (4, 6, 98), (6, 7, 84)])
+def test_the_height_of_images_fits_a_page(rows, columns, side):
+    given = {str(row): torch.ones(columns, 2, 2) for row in range(rows)}
+    layout = plotting.image_grid(given, columns=range(columns)).layout
+    assert layout.height - layout.margin.t - layout.margin.b == rows * side
+    assert layout.coloraxis.colorbar.ypad == 0  # or the colour bar of one row takes the room of the images
+
+
+def test_images_are_the_same_in_matplotlib():
+    figure, static = draw(CASES["images"]), draw(CASES["images"], "matplotlib")
+    axis, bar = static.axes
+    drawn = pictures(static, IMAGES, STAGES)
+    for name, traces in pictures(figure, IMAGES, STAGES).items():
+        for trace, image in zip(traces, drawn[name], strict=True):
+            close(image.get_array().filled(math.nan), trace.z)
+            close(image.get_extent(), edges(trace)[[0, 1, 3, 2]])
+            assert (image.norm.vmin, image.norm.vmax) == (-1, 1)
+            assert min(image.cmap(0.5)) > 0.99  # white
+    assert len(axis.patches) == 12
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["image", "block 1", "block 3", "xᵢ"]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["digits, v$_{1}$", "blobs", "no skip"]
+    assert axis.xaxis.get_ticks_position() == "top"
+    assert axis.get_aspect() == 1
+    assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 3.5), (2.5, -0.5))
+    assert bar.get_xlabel() == "relative to the largest entry"
+
+
+def test_images_of_nan_are_blank_and_pixels_of_nan_grey():
+    values = random(3, 4, 4)
+    values[0], values[1, 2, 3], values[1, 0, 0], values[2] = math.nan, math.nan, math.inf, 0.0
+    figure = plotting.image_grid({"a": values}, columns="xyz")
+    blank, holed, zeros = figure.data
+    assert np.isnan(blank.z).all()
+    assert np.argwhere(np.isnan(holed.z)).tolist() == [[0, 0], [2, 3]]
+    assert np.nanmax(np.abs(holed.z)) == 1
+    assert (zeros.z == 0).all()
+    assert all(trace.hoverongaps is False for trace in figure.data)
+    assert [(s.layer, s.fillcolor, round(s.x0)) for s in figure.layout.shapes] == [
+        ("below", _palette.UNKNOWN, 1),
+        (None, None, 1),
+        (None, None, 2),
+    ]
+    static = plotting.image_grid({"a": values}, columns="xyz", backend="matplotlib").axes[0]
+    assert [image.get_array().mask.sum() for image in static.images] == [16, 2, 0]
+    assert [image.cmap.get_bad()[3] for image in static.images[:2]] == [0, 1]
+    assert to_hex(static.images[1].cmap.get_bad()) == _palette.UNKNOWN
+    assert len(static.patches) == 2
+    for backend in ("plotly", "matplotlib"):
+        plotting.image_grid({"a": values[:1]}, columns="x", backend=backend)  # nothing but a blank
+
+
+def test_images_that_do_not_fit_their_columns_are_refused():
+    fix = "Pass one image without channels for each of columns"
+    for shape in ((3, 8, 8), (2, 1, 8, 8), (8, 8), (2, 0, 8)):
+        given = {"fits": torch.zeros(2, 8, 8), "a": torch.zeros(shape)}
+        text = f"image_grid: panel 'a' must have shape (2, h, w); got {shape}. {fix}"
+        refused(text, plotting.image_grid, given, columns=["x", "y"])
+    refused("columns must have a title for at least one column; got none.", plotting.image_grid, IMAGES, columns=[])
 
 
 # ---- singular values

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SIDE = 0.92  # longer side of an image; the middles of neighbours are 1 apart
 _NAME = 14  # letters a line of a row's name
+_BELOW = 80  # pixels for the colour bar
 
 
 class _Picture(NamedTuple):
@@ -103,9 +104,6 @@ def image_grid(
     )
 
 
-_BELOW = 80  # pixels for the colour bar
-
-
 def _arrange(arrays: Mapping[str, np.ndarray], titles: list[str]) -> _Grid:
     pictures = [
         _Picture(name, title, (x, y), np.where(np.isfinite(entries), entries, np.nan))
@@ -130,7 +128,8 @@ def _plotly(grid: _Grid, label: str, height: int) -> go.Figure:
     down = {"scaleanchor": "x", "constraintoward": "top"}
     figure.update_yaxes(range=[len(grid.rows) - 0.5, -0.5], **down, **_ticks(grid.rows), **common)
     colour_bar(figure, SIGNED_SCALE, -1, label)
-    figure.update_layout(margin={"l": 15, "t": grid.top, "b": _BELOW})
+    # Without padding the colour bar claims no more than its margin, which a figure of one row needs.
+    figure.update_layout(margin={"l": 15, "t": grid.top, "b": _BELOW}, coloraxis={"colorbar": {"ypad": 0}})
     return figure
 
 
@@ -191,10 +190,10 @@ def _show(axis: Axes, picture: _Picture) -> None:
     from matplotlib.patches import Rectangle
 
     left, right, top, bottom = picture.box
-    scale = LinearSegmentedColormap.from_list("resalign", list(SIGNED_SCALE))
     values = np.ma.masked_invalid(picture.shown)
-    if not values.mask.all():
-        scale.set_bad(UNKNOWN)
-        frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=UNKNOWN, linewidth=0.8)
-        axis.add_patch(frame)
-    axis.imshow(values, cmap=scale, vmin=-1, vmax=1, extent=(left, right, bottom, top))
+    blank = bool(values.mask.all())
+    if not blank:
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=UNKNOWN, linewidth=0.8))
+    scale = LinearSegmentedColormap.from_list("resalign", list(SIGNED_SCALE))
+    known = scale.with_extremes(bad="none" if blank else UNKNOWN)
+    axis.imshow(values, cmap=known, vmin=-1, vmax=1, extent=(left, right, bottom, top))
