@@ -43,6 +43,7 @@ class DataConfig:
     per_class: int | tuple[int, ...] | None = None
     normalize: bool = True
     seed: int = 0
+    label_noise: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("classes", "per_class"):

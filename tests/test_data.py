@@ -233,6 +233,31 @@ def test_a_larger_draw_contains_the_smaller_one(small, more, seed):
     assert rows(a.train_x) <= rows(b.train_x)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_label_noise_replaces_a_share_of_the_training_labels_by_others(digits, share):
+    noisy = load_data("digits", label_noise=share, seed=2)
+    wrong = noisy.train_y != digits.train_y
+    assert int(wrong.sum()) == round(share * len(digits.train_y))
+    assert torch.equal(noisy.train_x, digits.train_x)
+    assert torch.equal(noisy.test_y, digits.test_y)
+    shifts = ((noisy.train_y - digits.train_y) % 10)[wrong].bincount(minlength=10)[1:]
+    expected = int(wrong.sum()) / 9
+    assert (shifts - expected).abs().max() < 5 * expected**0.5  # every other class alike
+
+
+def test_larger_label_noise_contains_the_smaller_and_depends_on_the_seed(digits):
+    less, more, other = (load_data("digits", label_noise=s, seed=seed) for s, seed in ((0.1, 0), (0.3, 0), (0.1, 1)))
+    wrong = less.train_y != digits.train_y
+    assert torch.equal(less.train_y[wrong], more.train_y[wrong])
+    assert not torch.equal(less.train_y, other.train_y)
+
+
+def test_label_noise_falls_on_the_images_that_were_drawn():
+    clean, noisy = (load_data("digits", per_class=20, label_noise=share, seed=1) for share in (0.0, 0.25))
+    assert torch.equal(clean.train_x, noisy.train_x)
+    assert int((clean.train_y != noisy.train_y).sum()) == 50
+
+
 def test_the_draw_of_a_class_depends_on_no_other_class():
     alone = load_data("digits", classes=(6,), per_class=12, seed=3)
     among = load_data("digits", classes=(2, 6), per_class=(40, 12), seed=3)
@@ -497,6 +522,14 @@ def test_per_class_that_makes_no_sense_is_refused(per_class):
     match = r"per_class as a whole number from 1 on, or 2 of them.*; came .*; fix: use e\.g\."
     with pytest.raises(ValueError, match=match):
         load_data("digits", classes=(0, 1), per_class=per_class)
+
+
+@pytest.mark.parametrize(("noise", "classes"), [(-0.1, (0, 1)), (1.1, (0, 1)), (0.1, (3,)), (float("nan"), (0, 1))])
+def test_label_noise_that_makes_no_sense_is_refused(noise, classes):
+    with pytest.raises(
+        ValueError, match=r"label_noise in \[0, 1\], and two classes or more.*; came .*; fix: use e\.g\."
+    ):
+        load_data("digits", classes=classes, label_noise=noise)
 
 
 def test_too_many_per_class_says_how_many_there_are():

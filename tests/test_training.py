@@ -151,6 +151,26 @@ def test_steps_equal_those_written_by_hand(blobs, clip, momentum, schedule):
     assert_close(linear.bias.detach(), torch.from_numpy(b), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_first_step_of_adam_equals_that_written_by_hand(blobs, optimizer):
+    """The first step of Adam moves every weight by lr · g / (|g| + ε); the decay is in g, or beside it."""
+    config = TrainConfig(
+        epochs=1, lr=0.01, weight_decay=0.1, clip=None, schedule="constant", batch_size=99, optimizer=optimizer
+    )
+    data = dataclasses.replace(blobs, train_x=blobs.train_x.double(), test_x=blobs.test_x.double())
+    linear = nn.Linear(6, 3).double()
+    start = linear.weight.detach().clone()
+    logits = data.train_x.flatten(1) @ start.T + linear.bias.detach()
+    error = (logits.softmax(1) - torch.eye(3, dtype=torch.float64)[data.train_y]) / len(data.train_y)
+    gradient = error.T @ data.train_x.flatten(1)
+    train(nn.Sequential(nn.Flatten(), linear), data, config)
+    if optimizer == "adam":
+        gradient, kept = gradient + 0.1 * start, start
+    else:
+        kept = start * (1 - 0.01 * 0.1)
+    assert_close(linear.weight.detach(), kept - 0.01 * gradient / (gradient.abs() + 1e-8), rtol=1e-6, atol=1e-9)
+
+
 def test_weight_decay_falls_on_batch_norm_too(blobs):
     model = build_model(NET, blobs)
     norm = model.blocks[0].branch[1]
@@ -270,6 +290,22 @@ def test_killed_training_resumes_to_the_same_weights_bit_for_bit(blobs, tmp_path
     assert history == expected
     kept = load_file(checkpoint.snapshot_path(9))
     assert all(torch.equal(kept[name], value) for name, value in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_interrupted_adam_goes_on_with_its_moments(blobs, checkpoint, optimizer):
+    recipe = TrainConfig(epochs=7, lr=0.01, optimizer=optimizer, seed=3)
+    whole, resumed = (build_model(NET, blobs, seed=3) for _ in range(2))
+    expected = train(whole, blobs, recipe)
+
+    def interrupt(model, data):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, blobs, recipe, checkpoint=checkpoint, monitors=[Monitor("stop", interrupt, epochs=(5,))])
+    resumed = build_model(NET, blobs, seed=9)
+    assert train(resumed, blobs, recipe, checkpoint=checkpoint) == expected
+    assert equal_states(resumed, whole)
 
 
 def test_finished_training_is_not_done_again(blobs, checkpoint):
@@ -431,6 +467,8 @@ def test_full_disk_is_reported_with_the_file(tmp_path, failure):
         ({"weight_decay": math.nan}, "weight_decay must be at least 0 and finite; got nan"),
         ({"momentum": -1}, "momentum must be at least 0 and finite; got -1"),
         ({"clip": 0}, "clip must be positive, or None for no clipping; got 0"),
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw; got 'lion'"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum belongs to SGD; got 0.9 with 'adam': leave it at 0"),
         ({"schedule": "linear"}, "schedule must be one of one_cycle, cosine, step, constant; got 'linear'"),
     ],
 )

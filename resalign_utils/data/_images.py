@@ -152,8 +152,8 @@ def pick(y: Tensor, per_class: int | Sequence[int], seed: int | None, names: Seq
     if len(counts) != len(names) or not all(isinstance(k, Integral) and k > 0 for k in counts):
         expected = f"per_class as a whole number from 1 on, or {len(names)} of them, one per class"
         raise error(expected, repr(per_class), "use e.g. per_class=10, and classes= to leave a class out")
-    if seed is not None and (not isinstance(seed, Integral) or seed < 0):
-        raise error("seed as a whole number from 0 on", repr(seed), "use seed=0")
+    if seed is not None:
+        check_seed(seed)
     picks = []
     for label, (count, name) in enumerate(zip(counts, names, strict=True)):
         members = (y == label).nonzero().flatten()
@@ -164,6 +164,11 @@ def pick(y: Tensor, per_class: int | Sequence[int], seed: int | None, names: Seq
             members = members[np.random.default_rng((seed, name)).permutation(len(members))]
         picks.append(members[:count])
     return torch.cat(picks)
+
+
+def check_seed(seed: int) -> None:
+    if not isinstance(seed, Integral) or seed < 0:
+        raise error("seed as a whole number from 0 on", repr(seed), "use seed=0")
 
 
 def _check_tensors(given: dict[str, Tensor]) -> None:

@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
+from torch import Tensor
 
 from ._files import LOADERS, Raw
-from ._images import ImageData, error, normalized, pick
+from ._images import ImageData, check_seed, error, normalized, pick
+
+_NOISE = 10**6  # keeps the stream of the label noise apart from those of the classes
 
 
 def load_data(
@@ -23,6 +27,7 @@ def load_data(
     classes: Sequence[int] | None = None,
     per_class: int | Sequence[int] | None = None,
     normalize: bool = True,
+    label_noise: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> ImageData:
@@ -39,11 +44,13 @@ def load_data(
             draw contains the smaller one, and the images stay in the order of the files.
         normalize: subtract the mean and divide by the deviation of all pixels of the whole training split,
             before `classes` and `per_class`, so that all subsets share one scale; False: pixels in [0, 1].
-        seed: of the `per_class` draw, from 0 on.
+        label_noise: share of the training images whose label is replaced by another, drawn uniformly from the
+            other classes; the larger share contains the smaller. Images, their order and the test labels stay.
+        seed: of the `per_class` draw and of the label noise, from 0 on.
         device: where the tensors live.
 
     Raises:
-        ValueError: unknown name; bad `classes`, `per_class` or `seed`; a damaged file.
+        ValueError: unknown name; bad `classes`, `per_class`, `label_noise` or `seed`; a damaged file.
         FileNotFoundError: the data is not there; the message says where it should be and how to download it.
         ConnectionError: the download failed.
     """
@@ -62,7 +69,7 @@ def load_data(
     return ImageData(
         name=name,
         train_x=normalized(raw.train_x[train].float().div_(raw.white), mean, std),  # (n, c, h, w)
-        train_y=train_y[train],  # (n,)
+        train_y=_with_noise(train_y[train], label_noise, len(labels), seed),  # (n,)
         test_x=normalized(raw.test_x[test].float().div_(raw.white), mean, std),  # (m, c, h, w)
         test_y=test_y[test],  # (m,)
         num_classes=len(labels),
@@ -78,6 +85,21 @@ def _statistics(raw: Raw) -> tuple[float, float]:
     counts = torch.bincount(raw.train_x.flatten()).tolist()
     total, first, second = (sum(count * level**p for level, count in enumerate(counts)) for p in (0, 1, 2))
     return first / (total * raw.white), math.sqrt(second * total - first**2) / (total * raw.white)
+
+
+def _with_noise(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
+    """Move the labels (n,) of a drawn share of the images by 1..C−1 places, so that each becomes another one."""
+    if not 0 <= share <= 1 or (share and classes < 2):
+        raise error("label_noise in [0, 1], and two classes or more for it", f"{share!r}", "use e.g. label_noise=0.1")
+    if share == 0:
+        return y
+    check_seed(seed)
+    generator = np.random.default_rng((seed, _NOISE))
+    order, places = generator.permutation(len(y)), generator.integers(1, classes, len(y))
+    chosen = torch.from_numpy(order[: round(share * len(y))])
+    noisy = y.clone()
+    noisy[chosen] = (y[chosen] + torch.from_numpy(places)[chosen]) % classes
+    return noisy
 
 
 def _check_classes(classes: Sequence[int] | None, num_classes: int) -> tuple[int, ...]:

@@ -52,8 +52,9 @@ def save_checkpoint(
 ) -> None:
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum.{index}"] = state["momentum_buffer"].contiguous()
+        for name, value in state.items():  # SGD: momentum_buffer, None without momentum; Adam: step and two moments
+            if value is not None:
+                tensors[f"optimizer.{index}.{name}"] = value.contiguous()
     metadata = {"recipe": json.dumps(recipe), "history": json.dumps(asdict(history))}
     metadata["sha256"] = _sha256(tensors, metadata)
     write_atomically(path, lambda file: save_file(tensors, file, metadata=metadata))
@@ -92,15 +93,15 @@ def restore_checkpoint(
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"Checkpoint {path} belongs to another network: {error}") from error
-    _restore_momentum(optimizer, tensors)
+    _restore_optimizer(optimizer, tensors)
     return history
 
 
-def _restore_momentum(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state = optimizer.state_dict()
-    state["state"] = {
-        int(name.removeprefix("momentum.")): {"momentum_buffer": value}
-        for name, value in tensors.items()
-        if name.startswith("momentum.")
-    }
-    optimizer.load_state_dict(state)
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            whole["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(whole)

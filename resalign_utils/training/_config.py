@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from ..data import ImageData
 
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained: cross-entropy, SGD, weight decay on all parameters.
+    """How a network is trained: cross-entropy, SGD or Adam, weight decay on all parameters.
 
     The defaults are those with which the book's fully-connected networks show Residual Alignment on the digits:
     no momentum and strong weight decay, as in Li & Papyan's public notebook.
@@ -28,7 +29,7 @@ class TrainConfig:
         epochs: passes over the training images; 0 leaves the network as it was initialised.
         lr: highest learning rate.
         weight_decay: coefficient of the L2 penalty, on every parameter.
-        momentum: of SGD.
+        momentum: of SGD; Adam has its own and takes none here.
         batch_size: at most so many images in a step; an epoch is cut into batches of nearly equal size, so that no
             image is left out and, from ``batch_size=3`` on, none comes alone, which batch norm would refuse.
         schedule: ``"one_cycle"``, linear warm-up over 10 % of the steps, then cosine decay to zero (Smith & Topin
@@ -36,6 +37,8 @@ class TrainConfig:
             two thirds; ``"constant"``.
         clip: the gradient's norm is cut to this; ``None`` for no cutting.
         seed: of the initial weights (through :func:`load_or_train`) and of the order of the images.
+        optimizer: ``"sgd"``; ``"adam"`` (Kingma & Ba 2015), in which the penalty's gradient is rescaled with the
+            loss's; ``"adamw"``, in which the decay is applied to the weights directly (Loshchilov & Hutter 2019).
 
     Raises:
         ValueError: for a value outside its range; the text says which and what is allowed.
@@ -49,6 +52,7 @@ class TrainConfig:
     schedule: Schedule = "one_cycle"
     clip: float | None = 1.0
     seed: int = 0
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "seed"):
@@ -67,8 +71,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least {least} and finite; got {value!r}.")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None for no clipping; got {self.clip!r}.")
-        if self.schedule not in get_args(Schedule):
-            raise ValueError(f"schedule must be one of {', '.join(get_args(Schedule))}; got {self.schedule!r}.")
+        for name, allowed in (("schedule", Schedule), ("optimizer", Optimizer)):
+            value, names = getattr(self, name), get_args(allowed)
+            if value not in names:
+                raise ValueError(f"{name} must be one of {', '.join(names)}; got {value!r}.")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum belongs to SGD; got {self.momentum!r} with {self.optimizer!r}: leave it at 0.")
 
 
 @dataclass

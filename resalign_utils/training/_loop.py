@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -58,13 +58,7 @@ def train(
         OSError: the checkpoint cannot be written or is damaged; the text names the file.
     """
     _check_devices(model, data)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    optimizer = _optimizer(model, config)
     history = History()
     recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
     if checkpoint is not None and Path(checkpoint.path).exists():
@@ -83,6 +77,17 @@ def train(
             save_checkpoint(Path(checkpoint.path), model, optimizer, recipe, history)
     model.eval()
     return history
+
+
+def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    match config.optimizer:
+        case "adam":
+            return torch.optim.Adam(model.parameters(), **common)
+        case "adamw":
+            return torch.optim.AdamW(model.parameters(), **common)
+        case _:
+            return torch.optim.SGD(model.parameters(), momentum=config.momentum, **common)
 
 
 @torch.no_grad()
