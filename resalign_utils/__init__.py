@@ -23,6 +23,7 @@ from .models import ResidualBlock, ResNet, ResNetConfig, build_model
 from .residuals import Residual, Trace, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
 from .svd import TruncatedSVD, dense_svd, truncated_svd
+from .sweeps import sweep
 from .training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "plus_minus",
     "residual_branch",
     "residual_jacobians",
+    "sweep",
     "trace",
     "train",
     "truncated_svd",

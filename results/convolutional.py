@@ -21,6 +21,8 @@ import torch
 
 import resalign_utils as ra
 
+from ._record import rounded
+
 HERE = Path(__file__).parent
 TRAIN = ra.TrainConfig(lr=0.1, momentum=0.9)
 
@@ -110,13 +112,6 @@ def report_of(model: torch.nn.Module, x: torch.Tensor) -> dict[str, Any]:
     }
     summary = {key: round(value, 5) for key, value in report.summary().items()}
     return summary | {key: rounded(value) for key, value in arrays.items()}
-
-
-def rounded(values: torch.Tensor) -> Any:
-    """Nested lists with five significant digits, None for NaN."""
-    if values.dim():
-        return [rounded(part) for part in values]
-    return None if values.isnan() else float(f"{float(values):.5g}")
 
 
 def record(name: str, rows: list[dict[str, Any]]) -> None:

@@ -77,3 +77,17 @@ def register_ones_own_basic_block():
     assert is_residual_block(BasicBlock(2, 2))
     assert residual_branch(BasicBlock(2, 2)) is torch.sin
     assert residual_branch(Bottleneck(8, 2)) is not torch.sin
+
+
+def weights_of(run):
+    return {"depth": run.config.model.depth, "weight": float(run.model.head[-1].weight[0, 0].detach())}
+
+
+def final_accuracy(run):
+    return run.history.test_accuracy[-1]
+
+
+def refuse_depth_three(run):
+    if run.config.model.depth == 3:
+        raise ValueError("three")
+    return run.config.model.depth

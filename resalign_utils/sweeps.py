@@ -1,0 +1,80 @@
+"""Many runs: train and measure every configuration of a list, in this process or in several."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from .runs import Run, RunConfig, load_or_train
+
+Result = TypeVar("Result")
+
+
+def sweep(
+    configs: Sequence[RunConfig],
+    measure: Callable[[Run], Result],
+    *,
+    processes: int = 1,
+    **where: Any,
+) -> Iterator[Result]:
+    """Train every configuration, or take it from the cache, and measure it.
+
+    Every finished run stays in the cache, and an unfinished one has its checkpoint: a sweep that was killed and is
+    started again trains only what is missing.
+
+    Args:
+        configs: the runs.
+        measure: from a run to whatever is to be known of it. With several processes it must be a function of a module
+            that can be imported, and what it returns must be picklable.
+        processes: how many runs at a time, each in a process of its own with one thread; small networks train faster
+            in two processes of one thread than in one of two. With 1, everything happens here.
+        where: as in :func:`load_or_train`: ``root``, ``data_root``, ``device``.
+
+    Yields:
+        What ``measure`` returned, in the order of ``configs``, as soon as it is there.
+
+    Raises:
+        ValueError: fewer than one process.
+        RuntimeError: a run or its measurement failed; the text says which configuration, the cause is chained to it.
+            What was not begun is not begun any more, what was finished stays in the cache.
+    """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1; got {processes!r}.")
+    progress = tqdm(total=len(configs), desc="sweep", unit="run", leave=False, delay=1)
+    with progress:
+        for result in _results(configs, measure, processes, where):
+            progress.update()
+            yield result
+
+
+def _results(
+    configs: Sequence[RunConfig], measure: Callable[[Run], Result], processes: int, where: dict[str, Any]
+) -> Iterator[Result]:
+    if processes == 1:
+        for config in configs:
+            yield _named(config, lambda config=config: _one(config, measure, where))  # type: ignore[misc]
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child of a process with threads may hang
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures: list[Future[Result]] = [pool.submit(_one, config, measure, where) for config in configs]
+        try:
+            for config, future in zip(configs, futures, strict=True):
+                yield _named(config, future.result)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one(config: RunConfig, measure: Callable[[Run], Result], where: dict[str, Any]) -> Result:
+    return measure(load_or_train(config, **where))
+
+
+def _named(config: RunConfig, call: Callable[[], Result]) -> Result:
+    try:
+        return call()
+    except Exception as error:
+        raise RuntimeError(f"This run of the sweep failed: {config} ({type(error).__name__}: {error}).") from error

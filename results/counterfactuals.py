@@ -1,0 +1,241 @@
+"""The counterfactuals of chapter 9: one factor changed at a time, and the map over three of them.
+
+python -m results.counterfactuals digits          fully-connected networks on the digits, every factor alone
+python -m results.counterfactuals map             alignment over weight decay, depth and skip
+python -m results.counterfactuals convolutional   the main factors on convolutional networks
+python -m results.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
+
+Each writes ``results/counterfactuals_<name>.json``. RESALIGN_PROCESSES (2) networks are trained at a time; all are kept
+as every run is, so that an interrupted command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+import resalign_utils as ra
+
+from ._record import Row, record, rounded, seeded, swept
+
+Setting = tuple[Row, ra.RunConfig]
+
+SCORES = ("alignment", "line_shape_score", "step_cv", "rank_drop", "depth_slope", "top_singular_value", "dead_share")
+
+# Post-activation with batch norm, and the highest learning rate at which its twin without skips trains at eight blocks.
+BASE = ra.RunConfig("digits", ra.ResNetConfig(8, 64), ra.TrainConfig(lr=0.4))
+IMAGES = 1437  # training images of the digits
+
+# Trains with and without skips: no batch norm, looks-linear initialisation, momentum.
+PAIR = ra.RunConfig(
+    "digits", ra.ResNetConfig(8, 64, norm=False, init="looks_linear"), ra.TrainConfig(lr=0.1, momentum=0.9)
+)
+CONVOLUTIONAL = ra.RunConfig(
+    "digits",
+    ra.ResNetConfig(8, 16, kind="conv", activation="pre", norm=False, init="looks_linear"),
+    ra.TrainConfig(epochs=60, lr=0.1, momentum=0.9, weight_decay=5e-3),
+)
+FASHION_MNIST = ra.RunConfig(
+    ra.DataConfig("fashion_mnist", per_class=600), ra.ResNetConfig(8, 64), ra.TrainConfig(epochs=50, lr=0.4)
+)
+
+
+def digits() -> list[Row]:
+    """Every factor alone, three seeds a level."""
+    settings = [setting for factor in FACTORS for setting in factor()]
+    return swept(settings, scores) + swept(list(course()), course_of)
+
+
+def convolutional() -> list[Row]:
+    """Skip, weight decay, classes and label noise on convolutional networks, three seeds a level."""
+    return swept(list(_main_factors(CONVOLUTIONAL, (5e-4, 1e-3, 2e-3, 5e-3, 1e-2), (2, 4, 10), (0.1,))), scores)
+
+
+def fashion_mnist() -> list[Row]:
+    """The same on fully-connected networks on 6,000 images of Fashion-MNIST, three seeds a level."""
+    return swept(list(_main_factors(FASHION_MNIST, (1e-3, 3e-3, 1e-2, 3e-2), (2, 4, 6, 8, 10), (0.2,))), scores)
+
+
+def grid() -> list[Row]:
+    """The map: weight decay × depth × skip, three seeds a cell; the first of them with what its panels show."""
+    settings = [
+        setting
+        for depth in (2, 4, 8, 16, 32)
+        for decay in (0.0, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+        for skip in (True, False)
+        for setting in seeded(
+            {"depth": depth, "weight_decay": decay, "skip": skip},
+            changed(PAIR, model={"depth": depth, "skip": skip}, train={"weight_decay": decay}),
+        )
+    ]
+    return swept(settings, cell)
+
+
+def changed(config: ra.RunConfig, *, model: Row | None = None, train: Row | None = None) -> ra.RunConfig:
+    """The same run with other fields."""
+    return replace(config, model=replace(config.model, **model or {}), train=replace(config.train, **train or {}))
+
+
+def levels(factor: str, configs: dict[Any, ra.RunConfig], base: Any = None) -> Iterator[Setting]:
+    """Three seeds of each level of a factor."""
+    for level, config in configs.items():
+        yield from seeded({"factor": factor, "level": level, "base": level == base}, config)
+
+
+def skip() -> Iterator[Setting]:
+    """λ from 0 to 1; every second skip, or those of one half, removed."""
+    on, off = (1.0,) * 4, (0.0,) * 4
+    patterns = {
+        "every second, odd": (1.0, 0.0) * 4,
+        "every second, even": (0.0, 1.0) * 4,
+        "first half": on + off,
+        "last half": off + on,
+    }
+    factors = dict.fromkeys((0.0, 0.25, 0.5, 0.75, 1.0))
+    yield from levels("skip factor", {f: changed(BASE, model={"skip": f}) for f in factors}, 1.0)
+    yield from levels("skips kept", {name: changed(BASE, model={"skip": p}) for name, p in patterns.items()})
+
+
+def weight_decay() -> Iterator[Setting]:
+    """With and without skips."""
+    for name, on in (("weight decay", True), ("weight decay, no skips", False)):
+        decays = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2)
+        configs = {w: changed(BASE, model={"skip": on}, train={"weight_decay": w}) for w in decays}
+        yield from levels(name, configs, 1e-2 if on else None)
+
+
+def length() -> Iterator[Setting]:
+    """Epochs of a whole schedule, each its own training."""
+    yield from levels(
+        "epochs", {e: changed(BASE, train={"epochs": e}) for e in (5, 10, 20, 50, 100, 200, 400, 800)}, 200
+    )
+
+
+def shape() -> Iterator[Setting]:
+    """Depth, and width."""
+    yield from levels("depth", {d: changed(BASE, model={"depth": d}) for d in (2, 4, 8, 16, 32)}, 8)
+    yield from levels("width", {w: changed(BASE, model={"width": w}) for w in (16, 32, 64, 128, 256)}, 64)
+
+
+def classes() -> Iterator[Setting]:
+    """The first C digits; as many steps for each C, so more epochs for fewer images."""
+    yield from levels("classes", {c: of_classes(BASE, c) for c in (2, 3, 4, 6, 8, 10)}, 10)
+
+
+def of_classes(config: ra.RunConfig, count: int) -> ra.RunConfig:
+    """The first ``count`` classes in as many steps as all ten."""
+    longer = changed(config, train={"epochs": config.train.epochs * 10 // count})
+    return replace(longer, data=replace(config.data, classes=tuple(range(count))))
+
+
+def regularisers() -> Iterator[Setting]:
+    """Stochastic depth; batch norm, and the order of activation, each at three weight decays."""
+    drops = {p: changed(BASE, model={"stochastic_depth": p}) for p in (0.0, 0.2, 0.5, 0.8)}
+    yield from levels("stochastic depth", drops, 0.0)
+    for activation in ("post", "pre"):
+        for norm in (True, False):
+            name = f"{activation}-activation, {'batch norm' if norm else 'no norm'}"
+            for decay in (1e-3, 3e-3, 1e-2):
+                config = changed(BASE, model={"activation": activation, "norm": norm}, train={"weight_decay": decay})
+                yield from levels("architecture", {f"{name}, {decay:g}": config}, "post-activation, batch norm, 0.01")
+
+
+def optimizer() -> Iterator[Setting]:
+    """SGD, with momentum at the same effective rate; Adam; AdamW, up to a decay that acts as long as SGD's."""
+    trains: dict[str, Row] = {"SGD": {}, "SGD, momentum 0.9": {"lr": 0.04, "momentum": 0.9}}
+    adam = {"lr": 1e-3, "optimizer": "adam"}
+    trains |= {f"Adam, {w:g}": adam | {"weight_decay": w} for w in (1e-4, 1e-3, 1e-2)}
+    trains |= {f"AdamW, {w:g}": adam | {"weight_decay": w, "optimizer": "adamw"} for w in (0.01, 0.1, 1.0, 4.0)}
+    yield from levels("optimiser", {name: changed(BASE, train=train) for name, train in trains.items()}, "SGD")
+
+
+def images() -> Iterator[Setting]:
+    """Fewer training images, in as many steps; noise in their labels, at three weight decays."""
+    amounts: dict[Any, ra.RunConfig] = {"all": BASE}
+    for count in (5, 20, 80):
+        fewer = replace(BASE, data=replace(BASE.data, per_class=count))
+        amounts[count] = changed(fewer, train={"epochs": same_steps(10 * count)})
+    yield from levels("images a class", amounts, "all")
+    for noise in (0.0, 0.1, 0.2, 0.4, 1.0):
+        for decay in (1e-3, 3e-3, 1e-2):
+            noisy = replace(BASE, data=replace(BASE.data, label_noise=noise))
+            config = changed(noisy, train={"weight_decay": decay})
+            yield from levels(f"label noise, decay {decay:g}", {noise: config}, 0.0 if decay == 1e-2 else None)
+
+
+def same_steps(images: int, train: ra.TrainConfig = BASE.train) -> int:
+    """Epochs in which so few images give as many steps as the whole training set."""
+    per_epoch = -(-IMAGES // train.batch_size)
+    return train.epochs * per_epoch // -(-images // train.batch_size)
+
+
+def course() -> Iterator[Setting]:
+    """One long training, of which the snapshots are measured."""
+    for name, on in (("course", True), ("course, no skips", False)):
+        yield from levels(name, {800: changed(BASE, model={"skip": on}, train={"epochs": 800})})
+
+
+FACTORS = (skip, weight_decay, length, shape, classes, regularisers, optimizer, images)
+
+
+def _main_factors(
+    base: ra.RunConfig, decays: tuple[float, ...], counts: tuple[int, ...], noises: tuple[float, ...]
+) -> Iterator[Setting]:
+    yield from levels("skip factor", {f: changed(base, model={"skip": f}) for f in (0.0, 0.25, 0.5, 0.75, 1.0)}, 1.0)
+    strong = base.train.weight_decay
+    yield from levels("weight decay", {w: changed(base, train={"weight_decay": w}) for w in decays}, strong)
+    plain = {w: changed(base, model={"skip": False}, train={"weight_decay": w}) for w in decays}
+    yield from levels("weight decay, no skips", plain)
+    yield from levels("classes", {c: of_classes(base, c) for c in counts}, 10)
+    yield from levels("label noise", {n: replace(base, data=replace(base.data, label_noise=n)) for n in noises})
+
+
+def scores(run: ra.Run) -> Row:
+    """Residual Alignment of the trained network and of its untrained twin, at five test images of each class."""
+    x, _ = run.data.sample(5)
+    report, null = ra.measure_alignment(run.model, x), ra.measure_alignment(run.untrained, x)
+    row: Row = {"inputs": len(x)} | summarised(report)
+    row["untrained"] = {name: summarised(null)[name] for name in ("alignment", "line_shape_score", "rank_drop")}
+    row["coupling"] = rounded(report.coupling.mean(0), 3)
+    row["singular_values"] = rounded(report.singular_values.mean(0), 3)
+    return row
+
+
+def course_of(run: ra.Run) -> Row:
+    """Scores after each epoch of which the weights are kept."""
+    x, _ = run.data.sample(5)
+    epochs = run.snapshot_epochs
+    reports = [summarised(ra.measure_alignment(run.snapshot(epoch), x)) for epoch in epochs]
+    columns = {name: [report[name] for report in reports] for name in SCORES}
+    accuracies = [run.history.train_accuracy[epoch - 1] if epoch else None for epoch in epochs]
+    return {"inputs": len(x), "epochs": epochs, "train_accuracies": accuracies} | {"course": columns}
+
+
+def cell(run: ra.Run) -> Row:
+    """A cell of the map, at three test images of each class; one trajectory a class."""
+    x, y = run.data.sample(3)
+    report = ra.measure_alignment(run.model, x)
+    row: Row = {"inputs": len(x)} | summarised(report)
+    if run.config.train.seed == 0:
+        row["trajectories"] = rounded(ra.trace(run.model, x[::3]).project(), 4)
+        row["labels"] = y[::3].tolist()
+        row["singular_values"] = rounded(report.singular_values.mean(0), 3)
+        row["coupling"] = rounded(report.coupling.mean(0), 3)
+    return row
+
+
+def summarised(report: ra.AlignmentReport) -> Row:
+    """The means over inputs of the scores."""
+    summary = report.summary()
+    values = {name: summary[name] for name in SCORES}
+    return {name: rounded(torch.tensor(value)) for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    PARTS = {"digits": digits, "map": grid, "convolutional": convolutional, "fashion_mnist": fashion_mnist}
+    for part in sys.argv[1:] or PARTS:
+        record(f"counterfactuals_{part}", f"python -m results.counterfactuals {part}", PARTS[part]())
