@@ -17,6 +17,7 @@ from .alignment import (
     plus_minus,
     residual_jacobians,
 )
+from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
 from .jacobians import JacobianBatch, JacobianOperator, dense_jacobians
 from .models import ResidualBlock, ResNet, ResNetConfig, build_model
@@ -39,6 +40,7 @@ __all__ = [
     "JacobianBatch",
     "JacobianOperator",
     "Monitor",
+    "NeuralCollapse",
     "ResNet",
     "ResNetConfig",
     "Residual",
@@ -50,6 +52,7 @@ __all__ = [
     "TruncatedSVD",
     "accuracy",
     "build_model",
+    "collapse_by_layer",
     "compare",
     "coupling_matrices",
     "dense_jacobians",
@@ -60,6 +63,7 @@ __all__ = [
     "load_data",
     "load_or_train",
     "measure_alignment",
+    "neural_collapse",
     "over_seeds",
     "plotting",
     "plus_minus",

@@ -52,12 +52,19 @@ def digits() -> list[Row]:
 
 def convolutional() -> list[Row]:
     """Skip, weight decay, classes and label noise on convolutional networks, three seeds a level."""
-    return swept(list(_main_factors(CONVOLUTIONAL, (5e-4, 1e-3, 2e-3, 5e-3, 1e-2), (2, 4, 10), (0.1,))), scores)
+    return swept(list(_main_factors(CONVOLUTIONAL, (0.0, 0.5, 1.0), (1e-3, 5e-3, 1e-2), (2, 4, 10), (0.1,))), scores)
 
 
 def fashion_mnist() -> list[Row]:
     """The same on fully-connected networks on 6,000 images of Fashion-MNIST, three seeds a level."""
-    return swept(list(_main_factors(FASHION_MNIST, (1e-3, 3e-3, 1e-2, 3e-2), (2, 4, 6, 8, 10), (0.2,))), scores)
+    return swept(
+        list(
+            _main_factors(
+                FASHION_MNIST, (0.0, 0.25, 0.5, 0.75, 1.0), (1e-3, 3e-3, 1e-2, 3e-2), (2, 4, 6, 8, 10), (0.2,)
+            )
+        ),
+        scores,
+    )
 
 
 def grid() -> list[Row]:
@@ -167,10 +174,10 @@ def images() -> Iterator[Setting]:
             yield from levels(f"label noise, decay {decay:g}", {noise: config}, 0.0 if decay == 1e-2 else None)
 
 
-def same_steps(images: int, train: ra.TrainConfig = BASE.train) -> int:
-    """Epochs in which so few images give as many steps as the whole training set."""
-    per_epoch = -(-IMAGES // train.batch_size)
-    return train.epochs * per_epoch // -(-images // train.batch_size)
+def same_steps(images: int, train: ra.TrainConfig = BASE.train, whole: int | None = None) -> int:
+    """Epochs in which so few images give as many steps as the whole training set, by default the digits'."""
+    steps = train.epochs * -(-(whole or IMAGES) // train.batch_size)
+    return steps // -(-images // train.batch_size)
 
 
 def course() -> Iterator[Setting]:
@@ -183,9 +190,13 @@ FACTORS = (skip, weight_decay, length, shape, classes, regularisers, optimizer, 
 
 
 def _main_factors(
-    base: ra.RunConfig, decays: tuple[float, ...], counts: tuple[int, ...], noises: tuple[float, ...]
+    base: ra.RunConfig,
+    skips: tuple[float, ...],
+    decays: tuple[float, ...],
+    counts: tuple[int, ...],
+    noises: tuple[float, ...],
 ) -> Iterator[Setting]:
-    yield from levels("skip factor", {f: changed(base, model={"skip": f}) for f in (0.0, 0.25, 0.5, 0.75, 1.0)}, 1.0)
+    yield from levels("skip factor", {f: changed(base, model={"skip": f}) for f in skips}, 1.0)
     strong = base.train.weight_decay
     yield from levels("weight decay", {w: changed(base, train={"weight_decay": w}) for w in decays}, strong)
     plain = {w: changed(base, model={"skip": False}, train={"weight_decay": w}) for w in decays}

@@ -1,0 +1,293 @@
+"""Neural Collapse as numbers: NC1–NC4 of given features, or of every layer of a network.
+
+Source: Papyan, Han & Donoho 2020. At the end of training the last-layer features of a class shrink to their mean
+(NC1), the class means form a simplex equiangular tight frame (NC2), the classifier takes the same shape (NC3) and so
+decides for the nearest class mean (NC4). Each number here is 0 iff its property holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .residuals import trace
+
+Maps = Literal["pool", "flatten"]
+
+ROWS = 4096  # features that are held in float64 at a time
+NOISE = 1e-12  # what is smaller than this share of the largest feature is rounding of a float64 sum
+
+
+@dataclass(frozen=True)
+class NeuralCollapse:
+    """NC1–NC4 of n features of dimension d in C classes; every number is 0 at full collapse.
+
+    With μ_c the mean of class c, μ_G the mean of the class means, and M (C, d) of rows μ_c − μ_G. Classes count
+    equally, whatever their sizes: Σ_B = MᵀM / C and Σ_W is the mean over classes of the classes' covariances
+    (ddof = 0). With balanced classes these are the usual definitions (Papyan, Han & Donoho 2020).
+
+    Attributes:
+        nc1: Tr(Σ_W Σ_B†) / C, variation within classes against that between, in the span of the class means;
+            in [0, ∞]. Σ_B† from the top min(C − 1, d) eigenpairs; ∞ where the class means span fewer dimensions,
+            as when two of them coincide.
+        nc2_norm: standard deviation / mean (ddof = 0) over classes of ‖μ_c − μ_G‖, in [0, √(C−1)).
+        nc2_angle: mean over pairs of classes of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C−1)|, in [0, C/(C−1)]; a class
+            mean at the centre has cosine 0 with all others.
+        nc3: ‖W/‖W‖_F − M/‖M‖_F‖_F² with W (C, d) the classifier's weight, in [0, 4], 2 for unrelated ones; None
+            without a classifier of these features.
+        nc4: share of the n samples for which the network does not decide for the nearest class mean, in [0, 1]; None
+            where the decisions are not known.
+
+    Where all class means coincide there is no geometry: nc2_norm, nc2_angle and nc3 are NaN.
+    """
+
+    nc1: float
+    nc2_norm: float
+    nc2_angle: float
+    nc3: float | None
+    nc4: float | None
+
+
+@torch.no_grad()
+def neural_collapse(
+    features: Tensor,
+    labels: Tensor,
+    head_weight: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    *,
+    decisions: Tensor | None = None,
+    num_classes: int | None = None,
+) -> NeuralCollapse:
+    """Measure Neural Collapse of features, in float64 inside.
+
+    Args:
+        features: (n, d), as a rule of the training images in eval mode.
+        labels: (n,) the true classes, integers in 0..C−1, each at least once.
+        head_weight: (C, d) of the classifier that reads these features; for nc3 and, without ``decisions``, nc4.
+        head_bias: (C,) of the same; zero if not given.
+        decisions: (n,) the network's decisions, for features below the last layer; by default the head's.
+        num_classes: C; by default the head's, else one more than the largest label.
+
+    Returns:
+        A :class:`NeuralCollapse`.
+
+    Raises:
+        ValueError: shapes or types that do not fit, NaN or infinite features, fewer than two classes, a label outside
+            0..C−1, a class without samples.
+    """
+    if features.dim() != 2 or not features.is_floating_point():
+        raise ValueError(
+            f"Expected features (n, d) of floating point; got {tuple(features.shape)} of {features.dtype}. "
+            "Pool or flatten feature maps first."
+        )
+    labels = _checked_classes("labels", labels, len(features))
+    classes = _number_of_classes(labels, head_weight, num_classes)
+    _check_head(head_weight, head_bias, (classes, features.shape[1]))
+    if decisions is not None:
+        decisions = _checked_classes("decisions", decisions, len(features))
+    elif head_weight is not None:
+        decisions = torch.cat([_decide(part, head_weight, head_bias) for part in features.split(ROWS)])
+    layer = _Layer(_counts(labels, classes))
+    for a in range(0, len(features), ROWS):
+        layer.add_to_means(features[a : a + ROWS], labels[a : a + ROWS])
+    layer.fix_means()
+    for a in range(0, len(features), ROWS):
+        rows = slice(a, a + ROWS)
+        layer.add_to_spread(features[rows], labels[rows], None if decisions is None else decisions[rows])
+    return layer.result(head_weight)
+
+
+@torch.no_grad()
+def collapse_by_layer(
+    model: nn.Module, x: Tensor, y: Tensor, *, maps: Maps = "pool", chunk: int = 1024
+) -> dict[str, NeuralCollapse]:
+    """Measure Neural Collapse of every state of a network, and of the features that its classifier reads.
+
+    The inputs pass twice, in chunks: once for the class means, once for the spread around them. So the memory does
+    not grow with n.
+
+    Args:
+        model: a network that :func:`trace` knows, in eval mode, that ends in an ``nn.Linear``.
+        x: inputs (n, ...), as a rule the training images.
+        y: (n,) their true classes, integers in 0..C−1, each at least once.
+        maps: what becomes of states (n, c, *space): ``"pool"``, their mean over space (n, c); ``"flatten"``, all
+            entries (n, c·space).
+        chunk: number of inputs that pass at a time.
+
+    Returns:
+        For "h_0" (the first block's input), "h_1" .. "h_L" (the blocks' outputs) and "features" (the classifier's
+        input), in this order, a :class:`NeuralCollapse`. nc3 is of "features" only; nc4 compares each layer's nearest
+        class mean with the network's decision.
+
+    Raises:
+        ValueError: what :func:`trace` refuses, such as a model in train mode; no final ``nn.Linear``; what
+            :func:`neural_collapse` refuses of labels; an unknown ``maps``; a chunk below 1.
+    """
+    if maps not in ("pool", "flatten"):
+        raise ValueError(f"maps must be 'pool' or 'flatten'; got {maps!r}.")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1; got {chunk}.")
+    y = _checked_classes("labels", y, len(x))
+    head = _classifier(model, x[:1])
+    counts = _counts(y, head.out_features)
+    layers: dict[str, _Layer] = {}
+    for states, labels, _ in _features(model, head, x, y, maps, chunk):
+        for name, state in states.items():
+            layers.setdefault(name, _Layer(counts)).add_to_means(state, labels)
+    for layer in layers.values():
+        layer.fix_means()
+    for states, labels, decisions in _features(model, head, x, y, maps, chunk):
+        for name, state in states.items():
+            layers[name].add_to_spread(state, labels, decisions)
+    return {name: layer.result(head.weight if name == "features" else None) for name, layer in layers.items()}
+
+
+class _Layer:
+    """Sums over the features of one layer, which come in parts: first all for the means, then again for the rest."""
+
+    def __init__(self, counts: Tensor) -> None:
+        self.counts = counts[:, None]  # (C, 1)
+        self.sums: Tensor | None = None
+        self.largest = 0.0  # norm of a feature
+        self.unlike = 0  # samples not decided for the nearest class mean
+        self.judged = False
+
+    def add_to_means(self, features: Tensor, labels: Tensor) -> None:
+        features = features.double()  # (rows, d)
+        if self.sums is None:
+            self.sums = features.new_zeros(len(self.counts), features.shape[1])
+        self.sums.index_add_(0, labels, features)
+        self.largest = max(self.largest, float(features.norm(dim=1).max()))
+
+    def fix_means(self) -> None:
+        assert self.sums is not None
+        if not torch.isfinite(self.sums).all():
+            raise ValueError("The features hold NaN or infinite values. Remove them before measuring.")
+        means = self.sums / self.counts  # (C, d)
+        self.centre = means.mean(0)
+        self.means = means - self.centre  # M
+        rank = min(len(means) - 1, means.shape[1])
+        _, values, axes = torch.linalg.svd(self.means, full_matrices=False)
+        self.values, self.axes = values[:rank], axes[:rank]  # (r,), (r, d)
+        self.places = self.means @ self.axes.T  # (C, r), the class means in their own span
+        self.squares = torch.zeros_like(self.places)  # Σ of squared deviations from the class mean
+
+    def add_to_spread(self, features: Tensor, labels: Tensor, decisions: Tensor | None) -> None:
+        places = (features.double() - self.centre) @ self.axes.T  # (rows, r)
+        self.squares.index_add_(0, labels, (places - self.places[labels]).square())
+        if decisions is not None:
+            # what lies outside the span is equally far from all class means
+            nearest = torch.cdist(places, self.places, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+            self.unlike += int((nearest != decisions).sum())
+            self.judged = True
+
+    def result(self, head_weight: Tensor | None) -> NeuralCollapse:
+        nc4 = self.unlike / float(self.counts.sum()) if self.judged else None
+        noise = NOISE * self.largest
+        if self.values[0] <= noise:
+            return NeuralCollapse(math.inf, math.nan, math.nan, None if head_weight is None else math.nan, nc4)
+        within = (self.squares / self.counts).mean(0)  # (r,), vᵀ Σ_W v along each eigenvector v of Σ_B
+        # the eigenvalues of Σ_B are the squared singular values of M over C, and the C of the definition cancels
+        nc1 = float((within / self.values.square()).sum()) if self.values[-1] > noise else math.inf
+        norms = self.means.norm(dim=1)
+        nc3 = None
+        if head_weight is not None:
+            head_weight = head_weight.double()
+            nc3 = float((head_weight / head_weight.norm() - self.means / self.means.norm()).square().sum())
+        return NeuralCollapse(nc1, float(norms.std(correction=0) / norms.mean()), self._angle(noise), nc3, nc4)
+
+    def _angle(self, noise: float) -> float:
+        units = nn.functional.normalize(self.means, eps=noise)
+        cosines = (units @ units.T)[*torch.triu_indices(len(units), len(units), 1)]
+        return float((cosines + 1 / (len(units) - 1)).abs().mean())
+
+
+def _features(
+    model: nn.Module, head: nn.Linear, x: Tensor, y: Tensor, maps: Maps, chunk: int
+) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+    """For each chunk: the features (rows, d) of every layer by its name, the labels and the decisions (rows,)."""
+    read: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    try:
+        for inputs, labels in zip(x.split(chunk), y.split(chunk), strict=True):
+            path = trace(model, inputs)
+            states = {f"h_{depth}": _vectors(state, maps) for depth, state in enumerate(path.states)}
+            yield states | {"features": read[-1]}, labels, path.logits.argmax(1)
+            read.clear()
+    finally:
+        handle.remove()
+
+
+def _vectors(state: Tensor, maps: Maps) -> Tensor:
+    """State (n, d) as it is, (n, c, *space) pooled over space or flattened."""
+    return state.flatten(2).mean(2) if maps == "pool" and state.dim() > 2 else state.flatten(1)
+
+
+def _classifier(model: nn.Module, x: Tensor) -> nn.Linear:
+    """The last ``nn.Linear`` whose output is the model's."""
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    handles = [linear.register_forward_hook(lambda m, _, out: calls.append((m, out))) for linear in linears]
+    try:
+        logits = trace(model, x).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    for linear, output in reversed(calls):
+        if output.dim() == 2 and isinstance(logits, Tensor) and torch.equal(output, logits):
+            return linear
+    raise ValueError(
+        f"Expected a model whose output is that of an nn.Linear, its classifier, (n, C); {type(model).__name__} has "
+        f"{len(linears)} such layers and none gives its output. Take off what follows it, or call neural_collapse with "
+        "features and head of your own."
+    )
+
+
+def _decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    logits = features.double() @ weight.double().T
+    return (logits if bias is None else logits + bias.double()).argmax(1)
+
+
+def _checked_classes(name: str, values: Tensor, n: int) -> Tensor:
+    integer = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if values.shape != (n,) or n == 0 or not integer:
+        raise ValueError(
+            f"Expected {name} ({n},) of integers, one a sample and at least one; got {tuple(values.shape)} of "
+            f"{values.dtype}."
+        )
+    return values.long()
+
+
+def _number_of_classes(labels: Tensor, head_weight: Tensor | None, given: int | None) -> int:
+    if given is not None:
+        return given
+    return len(head_weight) if head_weight is not None else int(labels.max()) + 1
+
+
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    """Samples of each class (C,)."""
+    if classes < 2:
+        raise ValueError(f"Neural Collapse is of two classes or more; got {classes}.")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"Labels must lie in 0..{classes - 1}; got {int(labels.min())}..{int(labels.max())}.")
+    counts = labels.bincount(minlength=classes)
+    if (empty := (counts == 0).nonzero().flatten().tolist()) != []:
+        raise ValueError(
+            f"Class {', '.join(map(str, empty))} of {classes} has no samples, so no mean. Give samples of every class, "
+            "or relabel those there are to 0, 1, …"
+        )
+    return counts.double()
+
+
+def _check_head(weight: Tensor | None, bias: Tensor | None, shape: tuple[int, int]) -> None:
+    if weight is None and bias is not None:
+        raise ValueError("A head_bias needs its head_weight; got the bias alone.")
+    if weight is not None and weight.shape != shape:
+        raise ValueError(f"Expected head_weight (C, d) = {shape}; got {tuple(weight.shape)}.")
+    if bias is not None and bias.shape != shape[:1]:
+        raise ValueError(f"Expected head_bias (C,) = ({shape[0]},); got {tuple(bias.shape)}.")

@@ -1,0 +1,342 @@
+"""Neural Collapse of features whose numbers are known on paper, against other libraries, and of whole networks."""
+
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+import torch
+from contracts import randomised
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestCentroid
+from torch import nn
+from torch.testing import assert_close
+from torchvision.models import resnet18
+
+from resalign_utils import ResNetConfig, build_model, collapse_by_layer, neural_collapse, trace
+from resalign_utils import collapse as collapse_module
+from resalign_utils.models import ResNet
+
+# Three classes in the plane. Means (2, 0), (−1, 1), (−1, −1), whose mean is 0; Σ_B = diag(2, 2/3).
+# Covariances diag(1, 0), diag(0, 1/4) and 0: Σ_W = diag(1/3, 1/12).
+PLANE = torch.tensor([[3, 0], [1, 0], [-1, 1.5], [-1, 0.5], [-1, -1], [-1, -1]], dtype=torch.float64)
+PLANE_LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+PLANE_MEANS = torch.tensor([[2.0, 0], [-1, 1], [-1, -1]], dtype=torch.float64)
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def orthogonal(size, seed=0):
+    return torch.linalg.qr(normal(size, size, seed=seed))[0]
+
+
+def simplex(classes, dim, seed=0):
+    """The vertices (C, d) of a simplex of unit vectors, in a random orientation."""
+    corners = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    return corners @ orthogonal(dim, seed)[:classes] * math.sqrt(classes / (classes - 1))
+
+
+def clouds(counts=(7, 7, 7, 7), dim=9, seed=0, noise=0.6):
+    """Features and labels of classes of these sizes, in mixed order, and a head (W, b)."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    features = normal(len(counts), dim, seed=seed)[labels] + noise * normal(len(labels), dim, seed=seed + 1)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return features[order], labels[order], normal(len(counts), dim, seed=seed + 2), normal(len(counts), seed=seed + 3)
+
+
+def values(collapse):
+    """NC1–NC4 as one tensor, without those that are None."""
+    return torch.tensor([value for value in astuple(collapse) if value is not None], dtype=torch.float64)
+
+
+# Known on paper
+
+
+@pytest.mark.parametrize(("classes", "dim"), [(2, 2), (3, 3), (10, 10), (10, 64)])
+@pytest.mark.parametrize("counts", ["equal", "unequal"])
+def test_a_simplex_is_full_collapse_wherever_it_lies(classes, dim, counts):
+    means = simplex(classes, dim)
+    labels = torch.arange(classes).repeat_interleave(torch.arange(classes) + 1 if counts == "unequal" else 3)
+    features = 5 * means[labels] + normal(dim)
+    shift = -(5 * means @ means.T).diagonal() / 2 - means @ normal(dim)
+    found = neural_collapse(features, labels, means, shift)
+    assert max(found.nc1, found.nc2_norm, found.nc2_angle, found.nc3) < 1e-14
+    assert found.nc4 == 0
+
+
+def test_two_classes_on_a_line():
+    # at ±1 with deviations ±a along the line: Σ_W = a², Σ_B = 1; those across it do not count
+    features = torch.tensor([[1.5, 0], [0.5, 0], [1, 9], [1, -9], [-0.5, 0], [-1.5, 0], [-1, 4], [-1, -4]]).double()
+    found = neural_collapse(features, torch.arange(8) // 4)
+    assert found.nc1 == pytest.approx(0.5**2 / 2 / 2)
+    assert (found.nc2_norm, found.nc2_angle, found.nc3, found.nc4) == (0, 0, None, None)
+
+
+def test_three_classes_in_the_plane():
+    bias = torch.tensor([0.0, 2.5, 0.0]).double()  # draws both samples of class 2 to class 1, by 2.5 against 2
+    found = neural_collapse(PLANE + 7, PLANE_LABELS, PLANE_MEANS, bias - PLANE_MEANS.sum(1) * 7)
+    assert found.nc1 == pytest.approx((1 / 3 / 2 + 1 / 12 / (2 / 3)) / 3)
+    # norms 2, √2, √2: sd = (2 − √2) √2 / 3, mean = (2 + 2√2) / 3
+    assert found.nc2_norm == pytest.approx((math.sqrt(2) - 1) ** 2)
+    # cosines −1/√2, −1/√2, 0
+    assert found.nc2_angle == pytest.approx((math.sqrt(2) - 0.5) / 3)
+    assert found.nc3 == pytest.approx(0)
+    assert found.nc4 == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [(3 * PLANE_MEANS, 0), (-PLANE_MEANS, 4), (PLANE_MEANS @ torch.tensor([[0.0, 1], [-1, 0]]).double(), 2)],
+    ids=["same", "opposite", "turned by a right angle"],
+)
+def test_nc3_of_known_heads(head, expected):
+    found = neural_collapse(PLANE, PLANE_LABELS, head)
+    assert found.nc3 == pytest.approx(expected, abs=1e-12)
+
+
+def test_classes_count_equally_whatever_their_sizes():
+    more = torch.cat([PLANE, *[PLANE[:2]] * 5]), torch.cat([PLANE_LABELS, *[PLANE_LABELS[:2]] * 5])
+    once, found = (neural_collapse(*given, PLANE_MEANS) for given in ((PLANE, PLANE_LABELS), more))
+    assert (once.nc1, once.nc2_norm, once.nc2_angle) == pytest.approx((found.nc1, found.nc2_norm, found.nc2_angle))
+
+
+def test_nc4_is_of_the_decisions_that_are_given():
+    decisions = torch.tensor([0, 1, 1, 1, 2, 0])
+    assert neural_collapse(PLANE, PLANE_LABELS, decisions=decisions).nc4 == pytest.approx(2 / 6)
+    found = neural_collapse(PLANE, PLANE_LABELS, PLANE_MEANS, decisions=decisions)  # they come before the head's
+    assert (found.nc3, found.nc4) == pytest.approx((0, 2 / 6))
+
+
+# Against other libraries
+
+
+@pytest.mark.parametrize("counts", [(7, 7, 7, 7), (3, 12, 1, 8, 5)])
+def test_nc1_is_the_trace_with_numpys_pseudo_inverse(counts):
+    features, labels, *_ = clouds(counts)
+    x, y = features.numpy(), labels.numpy()
+    within = np.mean([np.cov(x[y == c].T, ddof=0) for c in range(len(counts))], 0)
+    between = np.cov(np.stack([x[y == c].mean(0) for c in range(len(counts))]).T, ddof=0)
+    expected = np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / len(counts)
+    assert neural_collapse(features, labels).nc1 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 9])
+def test_nc4_is_of_scikit_learns_nearest_centroid(dim):
+    features, labels, *_ = clouds((40, 10, 30, 20), dim, noise=2)
+    nearest = NearestCentroid().fit(features.numpy(), labels.numpy()).predict(features.numpy())
+    expected = (nearest != labels.numpy()).mean()
+    assert 0.2 < expected < 0.9
+    assert neural_collapse(features, labels, decisions=labels).nc4 == pytest.approx(expected)
+
+
+# Invariances
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 8), st.floats(0.01, 100))
+def test_turning_scaling_and_shifting_change_nothing(seed, classes, dim, scale):
+    features, labels, weight, bias = clouds((4,) * classes, dim, seed)
+    turn, shift = orthogonal(dim, seed), normal(dim, seed=seed + 9)
+    moved = scale * (features @ turn) + shift
+    head = weight @ turn / scale
+    found = neural_collapse(moved, labels, head, bias - head @ shift)
+    assert_close(values(found), values(neural_collapse(features, labels, weight, bias)), rtol=1e-8, atol=1e-10)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 8))
+def test_bounds_hold_for_any_features(seed, classes, dim):
+    found = neural_collapse(*clouds((3,) * classes, dim, seed))
+    assert found.nc1 >= 0
+    assert 0 <= found.nc2_norm < math.sqrt(classes - 1) + 1e-9
+    assert 0 <= found.nc2_angle <= classes / (classes - 1) + 1e-9
+    assert 0 <= found.nc3 <= 4
+    assert 0 <= found.nc4 <= 1
+
+
+def test_order_of_samples_and_size_of_parts_do_not_matter(monkeypatch):
+    given = clouds((9, 4, 6))
+    whole = values(neural_collapse(*given))
+    monkeypatch.setattr(collapse_module, "ROWS", 4)
+    order = torch.randperm(19, generator=torch.Generator().manual_seed(1))
+    assert_close(values(neural_collapse(given[0][order], given[1][order], *given[2:])), whole)
+
+
+def test_float32_features_far_from_the_origin_are_measured_in_float64():
+    features, labels, weight, bias = clouds()
+    features = (features + 1000).float()
+    exact = neural_collapse(features.double(), labels, weight, bias)
+    found = neural_collapse(features, labels, weight.float(), bias.float())
+    assert_close(values(found)[:3], values(exact)[:3], rtol=1e-12, atol=0)
+
+
+def test_small_integers_are_labels_too():
+    assert neural_collapse(PLANE, PLANE_LABELS.to(torch.uint8)) == neural_collapse(PLANE, PLANE_LABELS)
+
+
+# Edges
+
+
+def test_more_classes_than_dimensions():
+    # means 0, 1, 5 on a line: one eigenpair, Σ_B = (4 + 1 + 9) / 3, Σ_W = 1
+    features = torch.tensor([-1.0, 1, 0, 2, 4, 6]).double()[:, None]
+    found = neural_collapse(features, PLANE_LABELS)
+    assert found.nc1 == pytest.approx(1 / (14 / 3) / 3)
+    # cosines of −2, −1, 3: +1, −1, −1
+    assert found.nc2_angle == pytest.approx((1.5 + 0.5 + 0.5) / 3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_two_means_that_coincide_make_nc1_infinite(noise):
+    means = torch.tensor([[1.0, 0], [1, 0], [-1, 2]]).double()
+    features = means.repeat_interleave(2, 0) + noise * torch.tensor([[0.1, 0.3], [-0.1, -0.3]]).double().repeat(3, 1)
+    found = neural_collapse(features / 3, PLANE_LABELS)
+    assert found.nc1 == math.inf
+    assert found.nc2_angle == pytest.approx((1.5 + 0.5 + 0.5) / 3)
+
+
+@pytest.mark.parametrize("features", [torch.zeros(6, 4), torch.full((6, 4), 0.1), PLANE[[0, 1, 0, 1, 0, 1]]])
+def test_where_all_means_coincide_there_is_no_geometry(features):
+    found = neural_collapse(features, PLANE_LABELS, torch.ones(3, features.shape[1]))
+    assert found.nc1 == math.inf
+    assert all(math.isnan(value) for value in (found.nc2_norm, found.nc2_angle, found.nc3))
+    assert neural_collapse(features, PLANE_LABELS).nc3 is None
+
+
+def test_a_mean_at_the_centre_is_orthogonal_to_all():
+    means = torch.tensor([[0.1, 0.2], [0.4, 0.2], [-0.2, 0.2]]).double()  # the first in the middle, up to rounding
+    found = neural_collapse(means.repeat_interleave(2, 0), PLANE_LABELS)
+    assert found.nc2_angle == pytest.approx((0.5 + 0.5 + 0.5) / 3)  # cosines 0, 0, −1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"features": PLANE[:, :, None]}, r"features \(n, d\) of floating point; got \(6, 2, 1\)"),
+        ({"features": PLANE.long()}, r"Expected features .* of torch.int64. Pool or flatten"),
+        ({"labels": PLANE_LABELS[:5]}, r"Expected labels \(6,\) of integers.*got \(5,\)"),
+        ({"labels": PLANE_LABELS.double()}, r"Expected labels .* of torch.float64"),
+        ({"labels": PLANE_LABELS == 0}, r"Expected labels .* of torch.bool"),
+        ({"features": PLANE[:0], "labels": PLANE_LABELS[:0]}, r"Expected labels \(0,\) .* at least one"),
+        ({"decisions": PLANE_LABELS[:5]}, r"Expected decisions \(6,\) of integers"),
+        ({"labels": torch.zeros(6, dtype=torch.int64)}, r"two classes or more; got 1"),
+        ({"labels": PLANE_LABELS - 1}, r"Labels must lie in 0..1; got -1..1"),
+        ({"num_classes": 2}, r"Labels must lie in 0..1; got 0..2"),
+        ({"num_classes": 5}, r"Class 3, 4 of 5 has no samples.*relabel"),
+        ({"labels": PLANE_LABELS * 2}, r"Class 1, 3 of 5 has no samples"),
+        ({"head_weight": PLANE_MEANS, "num_classes": 4}, r"head_weight \(C, d\) = \(4, 2\); got \(3, 2\)"),
+        ({"head_weight": PLANE_MEANS.T}, r"head_weight \(C, d\) = \(2, 2\); got \(2, 3\)"),
+        ({"head_weight": PLANE_MEANS, "head_bias": PLANE[0]}, r"head_bias \(C,\) = \(3,\); got \(2,\)"),
+        ({"head_bias": PLANE[0]}, r"needs its head_weight"),
+        ({"features": PLANE / 0}, r"NaN or infinite values"),
+        ({"features": PLANE.where(PLANE != 3, math.nan)}, r"NaN or infinite values"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, text):
+    with pytest.raises(ValueError, match=text):
+        neural_collapse(**({"features": PLANE, "labels": PLANE_LABELS} | changes))
+
+
+# Whole networks
+
+
+@pytest.fixture
+def small(blobs):
+    """A network of three blocks in float64, with its inputs and labels."""
+    return randomised(build_model(ResNetConfig(3, 8), blobs)), blobs.train_x.double(), blobs.train_y
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_every_state_and_the_last_features_are_measured(small, chunk):
+    model, x, y = small
+    found = collapse_by_layer(model, x, y, chunk=chunk)
+    assert list(found) == ["h_0", "h_1", "h_2", "h_3", "features"]
+    h = model.stem(x)
+    for depth in range(4):
+        expected = neural_collapse(h, y, decisions=model(x).argmax(1))
+        assert_close(values(found[f"h_{depth}"]), values(expected))
+        assert found[f"h_{depth}"].nc3 is None
+        h = model.blocks[depth](h) if depth < 3 else h
+    classifier = model.head[-1]
+    assert_close(values(found["features"]), values(neural_collapse(h, y, classifier.weight, classifier.bias)))
+
+
+def test_last_features_are_what_the_classifier_reads(blobs):
+    model = randomised(build_model(ResNetConfig(2, 8, activation="pre"), blobs))  # its head begins with norm and ReLU
+    x, y = blobs.train_x.double(), blobs.train_y
+    found = collapse_by_layer(model, x, y)
+    features = model.head[:-1](trace(model, x).states[-1])
+    expected = neural_collapse(features, y, model.head[-1].weight, model.head[-1].bias)
+    assert_close(values(found["features"]), values(expected))
+    assert found["features"].nc1 != pytest.approx(found["h_2"].nc1)
+
+
+@pytest.mark.parametrize(("maps", "vectors"), [("pool", lambda h: h.mean((2, 3))), ("flatten", lambda h: h.flatten(1))])
+def test_maps_are_pooled_or_flattened(pictures, maps, vectors):
+    model = randomised(build_model(ResNetConfig(2, 4, kind="conv_down"), pictures))
+    x, y = pictures.train_x.double(), pictures.train_y
+    found = collapse_by_layer(model, x, y, maps=maps, chunk=20)
+    for name, state in zip(("h_0", "h_1", "h_2"), trace(model, x).states, strict=True):
+        assert found[name].nc1 == pytest.approx(neural_collapse(vectors(state), y).nc1)
+    assert collapse_by_layer(model, x, y)["features"] == found["features"] or maps == "flatten"
+
+
+def test_torchvisions_networks_are_known():
+    model, y = randomised(resnet18(num_classes=3)), torch.arange(9) % 3
+    x = normal(9, 3, 32, 32)
+    found = collapse_by_layer(model, x, y, chunk=4)
+    assert list(found) == [*(f"h_{depth}" for depth in range(9)), "features"]
+    pooled = trace(model, x).states[-1].mean((2, 3))
+    assert_close(values(found["features"]), values(neural_collapse(pooled, y, model.fc.weight, model.fc.bias)))
+    assert found["h_8"].nc1 == pytest.approx(found["features"].nc1)  # the classifier reads the pooled last state
+
+
+def test_no_more_than_a_chunk_passes_and_no_hook_stays(small):
+    model, x, y = small
+    sizes = []
+    model.stem.register_forward_hook(lambda _, args, out: sizes.append(len(out)))
+    collapse_by_layer(model, x, y, chunk=20)
+    assert sizes == [1, *[20, 20, 7] * 2]
+    with pytest.raises(ValueError, match="NaN"):
+        collapse_by_layer(model, x.where(torch.arange(47)[:, None, None, None] < 40, math.nan), y, chunk=20)
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in model.modules() if module != model.stem
+    )
+
+
+def test_a_network_that_never_leaves_its_start_does_not_collapse(small):
+    model, x, y = small
+    nn.init.zeros_(model.stem[1].weight)  # the same state for every input
+    found = collapse_by_layer(model, x, y)
+    assert found["h_0"].nc1 == math.inf
+    assert math.isnan(found["h_0"].nc2_norm)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m, x, y: collapse_by_layer(m.train(), x, y), r"in train mode"),
+        (lambda m, x, y: collapse_by_layer(m, x, y[:-1]), r"Expected labels \(47,\) of integers.*got \(46,\)"),
+        (lambda m, x, y: collapse_by_layer(m, x[:0], y[:0]), r"at least one"),
+        (lambda m, x, y: collapse_by_layer(m, x, y % 2), r"Class 2 of 3 has no samples"),
+        (lambda m, x, y: collapse_by_layer(m, x, y + 1), r"Labels must lie in 0..2; got 1..3"),
+        (lambda m, x, y: collapse_by_layer(m, x, y, maps="mean"), r"maps must be 'pool' or 'flatten'; got 'mean'"),
+        (lambda m, x, y: collapse_by_layer(m, x, y, chunk=0), r"chunk must be at least 1; got 0"),
+    ],
+)
+def test_what_a_network_cannot_be_measured_with(small, change, text):
+    with pytest.raises(ValueError, match=text):
+        change(*small)
+
+
+def test_a_network_must_end_in_a_linear_layer(small):
+    model, x, y = small
+    blocks, classifier = list(model.blocks), model.head[-1]
+    for head in (nn.Sequential(classifier, nn.LogSoftmax(1)), nn.Flatten()):
+        odd = ResNet(model.stem, blocks, head).eval()
+        with pytest.raises(ValueError, match=r"output is that of an nn.Linear.*ResNet has \d such layers and none"):
+            collapse_by_layer(odd, x, y)
