@@ -9,6 +9,8 @@ export MKL_NUM_THREADS ?= 1
 export PLOTLY_RENDERER := plotly_mimetype
 export TQDM_DISABLE := 1
 
+RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced
+
 .DEFAULT_GOAL := help
 .PHONY: help book test html notebooks lint results bench pages clean distclean FORCE
 
@@ -32,8 +34,8 @@ lint: $(STAMP) ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-results: $(STAMP) ## train and measure what the chapters take from results/ (an hour; Fashion-MNIST in RESALIGN_DATA)
-	@$(PY) -m results.convolutional
+results: $(STAMP) ## train and measure what the chapters take from results/ (hours; Fashion-MNIST in RESALIGN_DATA)
+	@for program in $(RESULTS); do $(PY) -m results.$$program || exit 1; done
 
 bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks

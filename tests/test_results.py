@@ -1,0 +1,117 @@
+"""The programs of ``results/``: what is recorded is what they list, and their settings are what they say."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+import resalign_utils as ra
+from results import _record, counterfactuals, small_and_unbalanced
+from results.counterfactuals import BASE, FACTORS, FASHION_MNIST, IMAGES, changed, levels, of_classes, same_steps
+
+STEPS = 200 * 12  # of the base
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
+
+
+def listed(program, part, monkeypatch):
+    """The labels and configurations that one part would train."""
+    settings = []
+    monkeypatch.setattr(program, "swept", lambda some, measure: settings.extend(some) or [])
+    getattr(program, part)()
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("program", "part", "name"),
+    [
+        (counterfactuals, "digits", "counterfactuals_digits"),
+        (counterfactuals, "grid", "counterfactuals_map"),
+        (counterfactuals, "convolutional", "counterfactuals_convolutional"),
+        (counterfactuals, "fashion_mnist", "counterfactuals_fashion_mnist"),
+        (small_and_unbalanced, "digits", "small_and_unbalanced_digits"),
+        (small_and_unbalanced, "fashion_mnist", "small_and_unbalanced_fashion_mnist"),
+    ],
+)
+def test_recorded_rows_are_the_settings_that_the_program_lists(program, part, name, monkeypatch):
+    settings, frame = listed(program, part, monkeypatch), ra.recorded(name)
+    assert len(settings) == len(frame)
+    for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
+        assert {key: row[key] for key in labels} == as_json(labels)
+        assert row["config"] == as_json(asdict(config))
+        assert frame.attrs["provenances"][row["provenance"]]["data"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 6, 8, 10])
+def test_fewer_classes_take_about_as_many_steps(count):
+    config = of_classes(BASE, count)
+    data = ra.load_data("digits", classes=config.data.classes)
+    steps = config.train.epochs * -(-len(data.train_y) // config.train.batch_size)
+    assert 0.93 * STEPS <= steps <= 1.25 * STEPS
+
+
+@pytest.mark.parametrize("images", [50, 200, 800, 1437])
+def test_fewer_images_take_as_many_steps(images):
+    steps = same_steps(images) * -(-images // BASE.train.batch_size)
+    assert STEPS - 13 < steps <= STEPS
+
+
+def test_the_base_has_all_digits_and_the_steps_that_are_said():
+    assert len(ra.load_data("digits").train_y) == IMAGES
+    assert BASE.train.epochs * -(-IMAGES // BASE.train.batch_size) == STEPS
+    assert same_steps(6000, FASHION_MNIST.train, 6000) == FASHION_MNIST.train.epochs
+
+
+def test_levels_marked_as_base_are_the_base():
+    marked = [config for factor in FACTORS for labels, config in factor() if labels["base"]]
+    assert len(marked) >= 3 * 8
+    same = BASE, of_classes(BASE, 10), changed(BASE, model={"skip": 1.0})  # all classes by name; the skip by its factor
+    assert {replace(config, train=replace(config.train, seed=0)) for config in marked} == set(same)
+
+
+def test_unbalanced_sets_are_as_large_as_their_twins(monkeypatch):
+    settings = listed(small_and_unbalanced, "digits", monkeypatch)
+    sizes = {}
+    for labels, config in settings:
+        if "ratio" in labels:
+            key = labels["ratio"], labels["skip"], config.train.seed
+            sizes.setdefault(key, {})[labels["study"]] = config.data.per_class
+    for (ratio, _, seed), studies in sizes.items():
+        counts = studies["unbalanced"]
+        rare = small_and_unbalanced.minority(seed)
+        assert len(set(rare)) == 5
+        assert {counts[c] for c in rare} == {round(140 / ratio)}
+        assert {counts[c] for c in set(range(10)) - set(rare)} == {140}
+        if ratio > 1:
+            assert abs(sum(studies["balanced twin"]) - sum(counts)) < 10
+
+
+def test_rows_are_measured_and_written_with_their_provenance(tmp_path, monkeypatch):
+    monkeypatch.setattr(_record, "HERE", tmp_path)
+    small = changed(BASE, model={"depth": 2, "width": 8}, train={"epochs": 2})
+    rows = _record.swept(list(levels("depth", {2: small})), counterfactuals.scores, processes=1)
+    _record.record("written", "python -m results.written", rows)
+    content = json.loads((tmp_path / "written.json").read_text())
+    assert [row["seed"] for row in content["rows"]] == [0, 1, 2]
+    assert len(content["provenances"]) == 1
+    assert {row["provenance"] for row in content["rows"]} == {0}
+    run = ra.load_or_train(small)
+    report = ra.measure_alignment(run.model, run.data.sample(5)[0])
+    assert content["rows"][0]["alignment"] == pytest.approx(float(report.alignment.mean()), abs=1e-4)
+    assert content["rows"][0]["test_accuracy"] == pytest.approx(run.history.test_accuracy[-1], abs=1e-5)
+
+
+def test_rounding_keeps_five_digits_and_says_what_is_not_a_number():
+    values = torch.tensor([[0.123456789, float("nan")], [1e-9, -2.0]], dtype=torch.float64)
+    assert _record.rounded(values) == [[0.12346, None], [1e-9, -2.0]]
+
+
+def test_recall_is_of_each_class(blobs):
+    class Constant(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([0.0, 1.0, 0.0]).expand(len(x), 3)
+
+    assert small_and_unbalanced.recall(Constant(), blobs).tolist() == [0.0, 1.0, 0.0]
