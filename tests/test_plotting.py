@@ -49,6 +49,10 @@ TOPS = {name: values[..., 0] for name, values in sigmas().items()}
 FITS = {"trained": (1.25, -0.5, 0.99), "no skip": (-0.03, 2.0, 0.1)}
 LAW = {"trained": ([4, 8, 16], random(3, 3).exp()), "wide": ([8, 16], torch.tensor([0.5, 0.25]))}
 LINES = {"trained": ([1, 2, 3], random(4, 3).exp()), "loss": ([1, 2, 3], [3.0, math.nan, 1.0])}
+ONE_FACTOR = {
+    "batch norm": {"on": {"trained": random(3), "no skip": random(3, seed=1)}, "off": {"trained": random(3, seed=2)}},
+    "depth": {"2": [0.25], "4": random(3, seed=3), "8": [0.5, math.nan], "16": [math.nan]},
+}
 CASES = {
     "trajectories": (plotting.trajectories, (states(), LABELS), {}),
     "trajectories 3-D": (plotting.trajectories, (states(dims=3), LABELS), {"shared_scale": True}),
@@ -61,6 +65,7 @@ CASES = {
     "law": (plotting.depth_law, (LAW,), {"fits": {"trained": (-1.02, 0.05)}}),
     "curves": (plotting.curves, (LINES,), {"x_label": "epoch", "y_label": "loss", "reference": {"null": 0.5}}),
     "curve panels": (plotting.curve_panels, ({"loss": LINES, "‖h_ℓ‖": LINES},), {"x_label": "epoch", "log_y": True}),
+    "dots": (plotting.condition_dots, (ONE_FACTOR,), {"x_label": "alignment", "reference": {"baseline": 0.5}}),
     "bars": (plotting.bars, (LINES,), {"x_label": "length (blocks)", "y_label": "share"}),
 }
 
@@ -116,8 +121,8 @@ def test_drawing_again_gives_the_same_json(case):
 
 
 def test_axes_have_titles(case):
-    if case[0] is plotting.image_grid:
-        return  # whose names of rows and columns say what is drawn
+    if case[0] in (plotting.image_grid, plotting.condition_dots):
+        return  # whose names of rows say what is drawn
     figure, static = draw(case), draw(case, "matplotlib")
     if figure.layout.scene.domain.x is None:
         assert all(axis.title.text for axis in figure.select_xaxes())

@@ -7,11 +7,14 @@ colour in every figure. Neither library is imported before the first figure is d
 """
 
 from ._bars import bars
+from ._cells import MapCell
 from ._curves import curve_panels, curves
 from ._depth import depth_law, inverse_singular_values
+from ._dots import condition_dots
 from ._films import trajectories_over_training
 from ._images import image_grid
 from ._jacobians import coupling_grid, score_matrix
+from ._map import alignment_map
 from ._palette import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
 from ._spectra import spectra
 from ._theme import theme
@@ -20,9 +23,12 @@ from ._trajectories import trajectories
 __all__ = [
     "CLASS_COLOURS",
     "CONDITION_COLOURS",
+    "MapCell",
+    "alignment_map",
     "bars",
     "class_colour",
     "condition_colours",
+    "condition_dots",
     "coupling_grid",
     "curve_panels",
     "curves",

@@ -69,7 +69,7 @@ def draw_plotly(
     seen: set[int] = set()
     for column, (panel, box) in enumerate(zip(paths, boxes, strict=True), start=1):
         for path in panel:
-            figure.add_trace(_trace(path, path.label not in seen, largest_marker(len(titles))), row=1, col=column)
+            figure.add_trace(path_trace(path, path.label not in seen, largest_marker(len(titles))), row=1, col=column)
             seen.add(path.label)
         if space:
             figure.update_scenes(_scene(box, names, len(titles)), row=1, col=column)
@@ -99,7 +99,7 @@ def largest_marker(panels: int) -> float:
     return 6.0 if panels == 1 else 4.5
 
 
-def _trace(path: Paths, legend: bool, largest: float) -> Any:
+def path_trace(path: Paths, legend: bool, largest: float) -> Any:
     import plotly.graph_objects as go
 
     where = "<br>".join(f"{axis} %{{{axis}:.3g}}" for axis in "xyz"[: path.points.shape[1]])

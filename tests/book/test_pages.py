@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import itertools
 import os
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 
+from resalign_utils.plotting import MapCell, alignment_map
 from tools.notebook_rules import ROOT, toc_files
 
 HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
@@ -52,6 +55,18 @@ TARGETS = """gd => {
     for (let k = 0; k < 400; k++)
         at.push([box.x + box.width * ((k * 0.618) % 1), box.y + box.height * (k + 0.5) / 400]);
     return at.filter(point => point.every(Number.isFinite));  // a trace may have gaps
+}"""
+
+# Where the points stand that name a frame in their customdata, and in what order the slider has them.
+CHOICES = """gd => {
+    const box = gd.getBoundingClientRect(), layout = gd._fullLayout, found = [];
+    const steps = layout.sliders[0].steps.map(step => step.args[0][0]);
+    for (const t of gd._fullData.filter(t => t.type === 'heatmap' && t.customdata)) {
+        const x = layout[t.xaxis.replace('x', 'xaxis')], y = layout[t.yaxis.replace('y', 'yaxis')];
+        t.customdata.forEach((row, i) => row.forEach((name, j) => { if (steps.includes(name)) found.push({
+            name, step: steps.indexOf(name), at: [box.x + x._offset + x.c2p(j), box.y + y._offset + y.c2p(i)]}); }));
+    }
+    return found;
 }"""
 
 
@@ -112,8 +127,11 @@ def visit(browser, base):
         if request.url.startswith(("http", "ws")) and not request.url.startswith(base):
             wrong.append(f"asked another host: {request.url}")
 
-    def visit(name, width=1280):
+    def visit(name, width=1280, body=None):
+        """With a `body`, a page of its own instead of a file of the book."""
         page = browser.new_page(viewport={"width": width, "height": 1000})
+        if body is not None:
+            page.route(base + name, lambda route: route.fulfill(body=body, content_type="text/html; charset=utf-8"))
         pages.append(page)
         page.on("request", look)
         page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
@@ -201,6 +219,8 @@ def test_figures_react(visit, name):
         figure.scroll_into_view_if_needed()
         if figure.evaluate("gd => gd._fullLayout.sliders?.some(s => s.visible)"):
             assert slider_moves(page, figure), f"figure {number}: the slider changes nothing"
+        if figure.evaluate("gd => gd._fullLayout.meta?.click_to_frame"):
+            assert click_chooses(page, figure), f"figure {number}: a click changes nothing"
         if figure.evaluate("gd => gd._fullLayout.hovermode && gd._fullData.some(t => t.hoverinfo !== 'skip')"):
             assert hover_label(page, figure), f"figure {number}: no label under the mouse"
 
@@ -214,6 +234,24 @@ def slider_moves(page, figure):
     box = rail.bounding_box()
     page.mouse.click(box["x"] + box["width"] * (0.02 if at_end else 0.98), box["y"] + box["height"] / 2)
     return wait_until(page, lambda: figure.evaluate(STATE) != before, 5000)
+
+
+def click_chooses(page, figure):
+    """Click on the first and the last point that name a frame; whether each changed the data and moved the slider."""
+    choices = figure.evaluate(CHOICES)
+    return all(choose(page, figure, choice["name"]) for choice in (choices[0], choices[-1]))
+
+
+def choose(page, figure, name):
+    """Click on the point that names this frame; whether the data changed and the slider followed."""
+    before = figure.evaluate(STATE)
+    figure.scroll_into_view_if_needed()
+    (choice,) = [choice for choice in figure.evaluate(CHOICES) if choice["name"] == name]
+    page.mouse.click(*choice["at"])
+    active = "gd => gd._fullLayout.sliders[0].active"
+    return wait_until(
+        page, lambda: figure.evaluate(STATE) != before and figure.evaluate(active) == choice["step"], 5000
+    )
 
 
 def hover_label(page, figure):
@@ -233,6 +271,63 @@ def wait_until(page, true, milliseconds):
             return True
         page.wait_for_timeout(50)
     return true()
+
+
+SHOWN = """gd => {
+    const list = v => Array.from(v ?? []), named = name => gd._fullData.filter(t => t.name === name);
+    return {words: gd._fullLayout.annotations[0].text, stacked: gd._fullLayout.xaxis2.domain[0] === 0,
+        frames: named('chosen').map(t => [t.xaxis, list(t.x), list(t.y)]), path: list(named('1')[0].x),
+        sigmas: list(named('block 2')[0].y), coupling: gd._fullData.at(-1).z.map(list)};
+}"""
+
+
+def small_map():
+    """Two maps of two by two cells, and by name what each cell should show."""
+    draw, cells = np.random.default_rng(0), {}
+    for switch, blocks, decay in itertools.product(("with skips", "without skips"), (2, 3), (0.0, 0.01)):
+        cells[f"{switch}, L = {blocks}, weight decay = {decay:g}"] = MapCell(
+            row=blocks,
+            column=decay,
+            switch=switch,
+            scores=[draw.uniform(0, 0.5)],
+            train_accuracy=[1.0],
+            test_accuracy=[0.9],
+            trajectories=draw.standard_normal((2, blocks + 1, 2)),
+            singular_values=draw.uniform(0.1, 1, (blocks, 4)),
+            coupling=draw.uniform(-1, 1, (blocks, blocks)),
+        )
+    return cells
+
+
+def page_of(figure):
+    """A page with this figure alone, as the book writes it, with the book's own scripts."""
+    payload = figure.to_json().replace("<", "\\u003c")
+    return f"""<!doctype html><title>A map</title><meta name="viewport" content="width=device-width">
+        <div class="output book-plotly"><div class="book-plotly-target"></div>
+        <script type="application/json" class="book-plotly-data">{payload}</script></div>
+        <script src="_static/vendor/plotly.min.js"></script><script src="_static/vendor/book-plotly.js"></script>"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_click_on_a_cell_of_a_map_shows_that_cell(visit, width):
+    """On a page of its own, so that it holds whichever chapters are built."""
+    cells = small_map()
+    body = page_of(alignment_map(list(cells.values()), [0, 1], row_label="L", column_label="weight decay"))
+    page = visit("map-of-the-test.html", width, body)
+    figure = page.locator(".book-plotly-target")
+    for name in (list(cells)[place] for place in (3, 4, 0)):
+        assert choose(page, figure, name), f"{name} was not chosen"
+        shown, cell = figure.evaluate(SHOWN), cells[name]
+        assert shown["words"].startswith(f"<b>{name}</b>")
+        assert shown["path"][1:] == pytest.approx(cell.trajectories[1, :, 0].tolist(), rel=1e-5)
+        assert shown["sigmas"] == pytest.approx(cell.singular_values[1].tolist(), rel=1e-5)
+        assert np.allclose(shown["coupling"], cell.coupling, atol=1e-3)
+        outlined = {axis: (min(x), max(y)) for axis, x, y in shown["frames"] if x}
+        place = ((0.0, 0.01).index(cell.column) - 0.5, (2, 3).index(cell.row) + 0.5)
+        assert outlined == {"x" if cell.switch == "with skips" else "x2": place}
+        assert shown["stacked"] == (width == 390)
+    assert slider_moves(page, figure)
+    assert fits(page), "the map scrolls sideways"
 
 
 class Links(HTMLParser):
