@@ -1,7 +1,8 @@
 """Residual Jacobians and Residual Alignment: how the blocks of a residual network work together.
 
 Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
-``residuals → jacobians → svd → alignment`` measure it, ``plotting`` draws it. Everything public is here.
+``residuals → jacobians → svd → alignment, collapse`` measure it. ``theory`` is the model in which alignment can be
+proved, ``sweeps`` makes many runs, ``plotting`` draws. Everything public is here.
 """
 
 from . import plotting
@@ -21,10 +22,12 @@ from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
 from .jacobians import JacobianBatch, JacobianOperator, dense_jacobians
 from .models import ResidualBlock, ResNet, ResNetConfig, build_model
+from .records import recorded
 from .residuals import Residual, Trace, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
 from .svd import TruncatedSVD, dense_svd, truncated_svd
 from .sweeps import sweep
+from .theory import DepthLaws, UnconstrainedJacobians, depth_laws, fit_unconstrained_jacobians
 from .training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
 
 __version__ = "0.1.0"
@@ -35,6 +38,7 @@ __all__ = [
     "Checkpoint",
     "DataConfig",
     "DepthFit",
+    "DepthLaws",
     "History",
     "ImageData",
     "JacobianBatch",
@@ -50,6 +54,7 @@ __all__ = [
     "Trace",
     "TrainConfig",
     "TruncatedSVD",
+    "UnconstrainedJacobians",
     "accuracy",
     "build_model",
     "collapse_by_layer",
@@ -57,6 +62,8 @@ __all__ = [
     "coupling_matrices",
     "dense_jacobians",
     "dense_svd",
+    "depth_laws",
+    "fit_unconstrained_jacobians",
     "gated",
     "jacobian_svd",
     "line_shape_score",
@@ -67,6 +74,7 @@ __all__ = [
     "over_seeds",
     "plotting",
     "plus_minus",
+    "recorded",
     "residual_branch",
     "residual_jacobians",
     "sweep",

@@ -104,7 +104,7 @@ def neural_collapse(
 
 @torch.no_grad()
 def collapse_by_layer(
-    model: nn.Module, x: Tensor, y: Tensor, *, maps: Maps = "pool", chunk: int = 1024
+    model: nn.Module, x: Tensor, y: Tensor, *, maps: Maps = "pool", chunk: int = 256
 ) -> dict[str, NeuralCollapse]:
     """Measure Neural Collapse of every state of a network, and of the features that its classifier reads.
 
@@ -117,7 +117,7 @@ def collapse_by_layer(
         y: (n,) their true classes, integers in 0..C−1, each at least once.
         maps: what becomes of states (n, c, *space): ``"pool"``, their mean over space (n, c); ``"flatten"``, all
             entries (n, c·space).
-        chunk: number of inputs that pass at a time.
+        chunk: number of inputs that pass at a time; all states of a chunk are held at once.
 
     Returns:
         For "h_0" (the first block's input), "h_1" .. "h_L" (the blocks' outputs) and "features" (the classifier's

@@ -5,23 +5,21 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from .runs import Run, RunConfig, load_or_train
 
-Result = TypeVar("Result")
-
 
 def sweep(
     configs: Sequence[RunConfig],
-    measure: Callable[[Run], Result],
+    measure: Callable[[Run], Any],
     *,
     processes: int = 1,
     **where: Any,
-) -> Iterator[Result]:
+) -> Iterator[Any]:
     """Train every configuration, or take it from the cache, and measure it.
 
     Every finished run stays in the cache, and an unfinished one has its checkpoint: a sweep that was killed and is
@@ -53,15 +51,15 @@ def sweep(
 
 
 def _results(
-    configs: Sequence[RunConfig], measure: Callable[[Run], Result], processes: int, where: dict[str, Any]
-) -> Iterator[Result]:
+    configs: Sequence[RunConfig], measure: Callable[[Run], Any], processes: int, where: dict[str, Any]
+) -> Iterator[Any]:
     if processes == 1:
         for config in configs:
             yield _named(config, lambda config=config: _one(config, measure, where))  # type: ignore[misc]
         return
     context = multiprocessing.get_context("spawn")  # a forked child of a process with threads may hang
     with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures: list[Future[Result]] = [pool.submit(_one, config, measure, where) for config in configs]
+        futures: list[Future[Any]] = [pool.submit(_one, config, measure, where) for config in configs]
         try:
             for config, future in zip(configs, futures, strict=True):
                 yield _named(config, future.result)
@@ -69,11 +67,11 @@ def _results(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one(config: RunConfig, measure: Callable[[Run], Result], where: dict[str, Any]) -> Result:
+def _one(config: RunConfig, measure: Callable[[Run], Any], where: dict[str, Any]) -> Any:
     return measure(load_or_train(config, **where))
 
 
-def _named(config: RunConfig, call: Callable[[], Result]) -> Result:
+def _named(config: RunConfig, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:

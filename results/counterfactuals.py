@@ -1,6 +1,7 @@
 """The counterfactuals of chapter 9: one factor changed at a time, and the map over three of them.
 
 python -m results.counterfactuals digits          fully-connected networks on the digits, every factor alone
+python -m results.counterfactuals rank            the number of classes once more, at twice the weight decay
 python -m results.counterfactuals map             alignment over weight decay, depth and skip
 python -m results.counterfactuals convolutional   the main factors on convolutional networks
 python -m results.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
@@ -48,6 +49,12 @@ def digits() -> list[Row]:
     """Every factor alone, three seeds a level."""
     settings = [setting for factor in FACTORS for setting in factor()]
     return swept(settings, scores) + swept(list(course()), course_of)
+
+
+def rank() -> list[Row]:
+    """The number of classes at twice the base's weight decay: what the loss does not need has died out further."""
+    strong = changed(BASE, train={"weight_decay": 2 * BASE.train.weight_decay})
+    return swept(list(levels("classes", {c: of_classes(strong, c) for c in (2, 4, 6, 8, 10)})), scores)
 
 
 def convolutional() -> list[Row]:
@@ -247,6 +254,12 @@ def summarised(report: ra.AlignmentReport) -> Row:
 
 
 if __name__ == "__main__":
-    PARTS = {"digits": digits, "map": grid, "convolutional": convolutional, "fashion_mnist": fashion_mnist}
+    PARTS = {
+        "digits": digits,
+        "rank": rank,
+        "map": grid,
+        "convolutional": convolutional,
+        "fashion_mnist": fashion_mnist,
+    }
     for part in sys.argv[1:] or PARTS:
         record(f"counterfactuals_{part}", f"python -m results.counterfactuals {part}", PARTS[part]())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from results import _record, counterfactuals, small_and_unbalanced
+from results import _record, collapse, counterfactuals, small_and_unbalanced, theory
 from results.counterfactuals import BASE, FACTORS, FASHION_MNIST, IMAGES, changed, levels, of_classes, same_steps
 
 STEPS = 200 * 12  # of the base
@@ -29,11 +29,14 @@ def listed(program, part, monkeypatch):
     ("program", "part", "name"),
     [
         (counterfactuals, "digits", "counterfactuals_digits"),
+        (collapse, "everything", "collapse"),
+        (counterfactuals, "rank", "counterfactuals_rank"),
         (counterfactuals, "grid", "counterfactuals_map"),
         (counterfactuals, "convolutional", "counterfactuals_convolutional"),
         (counterfactuals, "fashion_mnist", "counterfactuals_fashion_mnist"),
         (small_and_unbalanced, "digits", "small_and_unbalanced_digits"),
         (small_and_unbalanced, "fashion_mnist", "small_and_unbalanced_fashion_mnist"),
+        (theory, "everything", "theory"),
     ],
 )
 def test_recorded_rows_are_the_settings_that_the_program_lists(program, part, name, monkeypatch):
