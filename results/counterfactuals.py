@@ -3,7 +3,7 @@
 python -m results.counterfactuals digits          fully-connected networks on the digits, every factor alone
 python -m results.counterfactuals rank            the number of classes once more, at twice the weight decay
 python -m results.counterfactuals map             alignment over weight decay, depth and skip
-python -m results.counterfactuals convolutional   the main factors on convolutional networks
+python -m results.counterfactuals convolutional   the skip by degrees on convolutional networks
 python -m results.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
 
 Each writes ``results/counterfactuals_<name>.json``. RESALIGN_PROCESSES (2) networks are trained at a time; all are kept
@@ -58,20 +58,14 @@ def rank() -> list[Row]:
 
 
 def convolutional() -> list[Row]:
-    """Skip, weight decay and classes on convolutional networks, three seeds a level."""
-    return swept(list(_main_factors(CONVOLUTIONAL, (0.0, 0.5, 1.0), (1e-3, 5e-3, 1e-2), (2, 10), ())), scores)
+    """The skip by degrees on convolutional networks, three seeds a level."""
+    return swept(list(_skip_factors(CONVOLUTIONAL, (0.0, 0.5, 1.0))), scores)
 
 
 def fashion_mnist() -> list[Row]:
-    """The same and label noise, on fully-connected networks on 6,000 images of Fashion-MNIST, three seeds a level."""
-    return swept(
-        list(
-            _main_factors(
-                FASHION_MNIST, (0.0, 0.25, 0.5, 0.75, 1.0), (1e-3, 3e-3, 1e-2, 3e-2), (2, 4, 6, 8, 10), (0.2,)
-            )
-        ),
-        scores,
-    )
+    """Skip, weight decay and classes: fully-connected networks, 6,000 images of Fashion-MNIST, three seeds a level."""
+    settings = [*_skip_factors(FASHION_MNIST, (0.0, 0.25, 0.5, 0.75, 1.0)), *_decays_and_classes(FASHION_MNIST)]
+    return swept(settings, scores)
 
 
 def grid() -> list[Row]:
@@ -181,10 +175,10 @@ def images() -> Iterator[Setting]:
             yield from levels(f"label noise, decay {decay:g}", {noise: config}, 0.0 if decay == 1e-2 else None)
 
 
-def same_steps(images: int, train: ra.TrainConfig = BASE.train, whole: int | None = None) -> int:
-    """Epochs in which so few images give as many steps as the whole training set, by default the digits'."""
-    steps = train.epochs * -(-(whole or IMAGES) // train.batch_size)
-    return steps // -(-images // train.batch_size)
+def same_steps(images: int) -> int:
+    """Epochs in which so few images give as many steps as all the base's."""
+    steps = BASE.train.epochs * -(-IMAGES // BASE.train.batch_size)
+    return steps // -(-images // BASE.train.batch_size)
 
 
 def course() -> Iterator[Setting]:
@@ -196,20 +190,16 @@ def course() -> Iterator[Setting]:
 FACTORS = (skip, weight_decay, length, shape, classes, regularisers, optimizer, images)
 
 
-def _main_factors(
-    base: ra.RunConfig,
-    skips: tuple[float, ...],
-    decays: tuple[float, ...],
-    counts: tuple[int, ...],
-    noises: tuple[float, ...],
-) -> Iterator[Setting]:
-    yield from levels("skip factor", {f: changed(base, model={"skip": f}) for f in skips}, 1.0)
-    strong = base.train.weight_decay
-    yield from levels("weight decay", {w: changed(base, train={"weight_decay": w}) for w in decays}, strong)
+def _skip_factors(base: ra.RunConfig, factors: tuple[float, ...]) -> Iterator[Setting]:
+    yield from levels("skip factor", {f: changed(base, model={"skip": f}) for f in factors}, 1.0)
+
+
+def _decays_and_classes(base: ra.RunConfig) -> Iterator[Setting]:
+    decays = (1e-3, base.train.weight_decay)
+    yield from levels("weight decay", {w: changed(base, train={"weight_decay": w}) for w in decays}, decays[1])
     plain = {w: changed(base, model={"skip": False}, train={"weight_decay": w}) for w in decays}
     yield from levels("weight decay, no skips", plain)
-    yield from levels("classes", {c: of_classes(base, c) for c in counts}, 10)
-    yield from levels("label noise", {n: replace(base, data=replace(base.data, label_noise=n)) for n in noises})
+    yield from levels("classes", {c: of_classes(base, c) for c in (2, 10)}, 10)
 
 
 def scores(run: ra.Run) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import multiprocessing
 import os
 import re
@@ -165,7 +166,17 @@ def png_of(figure: dict[str, Any]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # plotly's notes on its own kaleido interface
         png = go.Figure(spec, skip_invalid=True).to_image(format="png", scale=1, **size)
-    return base64.b64encode(png).decode() + "\n"
+    return base64.b64encode(smaller(png)).decode() + "\n"
+
+
+def smaller(png: bytes) -> bytes:
+    """The same picture in 256 colours of its own, a third of the size."""
+    from PIL import Image
+
+    picture, file = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    few.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def check(paths: list[Path]) -> list[str]:
