@@ -21,6 +21,14 @@ from .alignment import (
 from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
 from .jacobians import JacobianBatch, JacobianOperator, dense_jacobians
+from .linearization import (
+    LinearizationConfig,
+    LinearizationHistory,
+    average_path_length,
+    linearize,
+    path_length_distribution,
+    post_train,
+)
 from .models import ResidualBlock, ResNet, ResNetConfig, build_model
 from .records import recorded
 from .residuals import Residual, Trace, gated, residual_branch, trace
@@ -43,6 +51,8 @@ __all__ = [
     "ImageData",
     "JacobianBatch",
     "JacobianOperator",
+    "LinearizationConfig",
+    "LinearizationHistory",
     "Monitor",
     "NeuralCollapse",
     "ResNet",
@@ -56,6 +66,7 @@ __all__ = [
     "TruncatedSVD",
     "UnconstrainedJacobians",
     "accuracy",
+    "average_path_length",
     "build_model",
     "collapse_by_layer",
     "compare",
@@ -67,13 +78,16 @@ __all__ = [
     "gated",
     "jacobian_svd",
     "line_shape_score",
+    "linearize",
     "load_data",
     "load_or_train",
     "measure_alignment",
     "neural_collapse",
     "over_seeds",
+    "path_length_distribution",
     "plotting",
     "plus_minus",
+    "post_train",
     "recorded",
     "residual_branch",
     "residual_jacobians",

@@ -120,20 +120,31 @@ def residual_branch(block: nn.Module) -> Branch:
 
 def gated(branch: Branch, shortcut: Branch) -> Branch:
     """Branch of a block with an outer ReLU: ``h ↦ 1[shortcut(h) + branch(h) > 0] ⊙ branch(h)``."""
-    return _gated(branch, lambda h, f: shortcut(h) + f)
+    return _gated(branch, lambda h, f: shortcut(h) + f, nn.ReLU())
 
 
-def _gated(branch: Branch, merge: Callable[[Tensor, Tensor], Tensor]) -> Branch:
+def _gated(branch: Branch, merge: Callable[[Tensor, Tensor], Tensor], outer: nn.Module) -> Branch:
     def active_branch(h: Tensor) -> Tensor:
         f = branch(h)
-        return (merge(h, f) > 0).to(f.dtype) * f
+        return _derivative(outer, merge(h, f)) * f
 
     return active_branch
 
 
+def _derivative(outer: nn.Module, z: Tensor) -> Tensor:
+    """σ'(z) (n, *out) of a ReLU, or of a PReLU with one slope per channel or for all."""
+    active = (z > 0).to(z.dtype)
+    if not isinstance(outer, nn.PReLU):
+        return active
+    slopes = outer.weight.detach()
+    if len(slopes) > 1:
+        slopes = slopes.reshape(1, -1, *[1] * (z.dim() - 2))
+    return active + (1 - active) * slopes
+
+
 @residual_branch.register
 def _(block: ResidualBlock) -> Branch:
-    return _gated(block.branch, block.merge) if block.post else block.branch
+    return block.branch if isinstance(block.outer, nn.Identity) else _gated(block.branch, block.merge, block.outer)
 
 
 def is_residual_block(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .runs import Run, RunConfig, load_or_train
 
 def sweep(
     configs: Sequence[RunConfig],
-    measure: Callable[[Run], Any],
+    measure: Callable[[Run], Any] | Sequence[Callable[[Run], Any]],
     *,
     processes: int = 1,
     **where: Any,
@@ -28,7 +29,7 @@ def sweep(
     Args:
         configs: the runs.
         measure: from a run to whatever is to be known of it. With several processes it must be a function of a module
-            that can be imported, and what it returns must be picklable.
+            that can be imported, and what it returns must be picklable. A sequence has one for each configuration.
         processes: how many runs at a time, each in a process of its own with one thread; small networks train faster
             in two processes of one thread than in one of two. With 1, everything happens here.
         where: as in :func:`load_or_train`: ``root``, ``data_root``, ``device``.
@@ -37,31 +38,34 @@ def sweep(
         What ``measure`` returned, in the order of ``configs``, as soon as it is there.
 
     Raises:
-        ValueError: fewer than one process.
+        ValueError: fewer than one process, or not as many measurements as configurations.
         RuntimeError: a run or its measurement failed; the text says which configuration, the cause is chained to it.
             What was not begun is not begun any more, what was finished stays in the cache.
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1; got {processes!r}.")
+    measures = [measure] * len(configs) if callable(measure) else [*measure]
+    if len(measures) != len(configs):
+        raise ValueError(f"Expected one measurement for each of {len(configs)} configurations; got {len(measures)}.")
     progress = tqdm(total=len(configs), desc="sweep", unit="run", leave=False, delay=1)
     with progress:
-        for result in _results(configs, measure, processes, where):
+        for result in _results([*zip(configs, measures, strict=True)], processes, where):
             progress.update()
             yield result
 
 
 def _results(
-    configs: Sequence[RunConfig], measure: Callable[[Run], Any], processes: int, where: dict[str, Any]
+    wanted: Sequence[tuple[RunConfig, Callable[[Run], Any]]], processes: int, where: dict[str, Any]
 ) -> Iterator[Any]:
     if processes == 1:
-        for config in configs:
-            yield _named(config, lambda config=config: _one(config, measure, where))  # type: ignore[misc]
+        for config, measure in wanted:
+            yield _named(config, partial(_one, config, measure, where))
         return
     context = multiprocessing.get_context("spawn")  # a forked child of a process with threads may hang
     with ProcessPoolExecutor(processes, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures: list[Future[Any]] = [pool.submit(_one, config, measure, where) for config in configs]
+        futures: list[Future[Any]] = [pool.submit(_one, config, measure, where) for config, measure in wanted]
         try:
-            for config, future in zip(configs, futures, strict=True):
+            for (config, _), future in zip(wanted, futures, strict=True):
                 yield _named(config, future.result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

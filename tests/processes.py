@@ -91,3 +91,8 @@ def refuse_depth_three(run):
     if run.config.model.depth == 3:
         raise ValueError("three")
     return run.config.model.depth
+
+
+def labelled(label, run):
+    """What a measurement was told, and the depth of the run it was given."""
+    return label, run.config.model.depth

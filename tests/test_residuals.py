@@ -22,6 +22,7 @@ from resalign_utils import (
     build_model,
     dense_jacobians,
     gated,
+    linearize,
     measure_alignment,
     residual_branch,
     trace,
@@ -74,7 +75,7 @@ def forward_by_hand(modules, h, strides):
 def branch_by_hand(block, factor, h, downsamples):
     """Value and Jacobian of the residual branch at one h (*in,): D·W₂·D₁·W₁, gated by what the skip adds."""
     f, jacobian = forward_by_hand(block.branch, h, (2, 1) if downsamples else (1, 1))
-    if block.post:
+    if isinstance(block.outer, torch.nn.ReLU):
         skip = forward_by_hand(block.project, h, (2,))[0] if downsamples and factor else h
         active = (factor * skip + f > 0 if factor else f > 0).astype(float)
         f, jacobian = active * f, active.reshape(-1, 1) * jacobian
@@ -100,6 +101,22 @@ def test_branch_of_our_blocks_has_the_closed_form(blobs, pictures, kind, activat
         assert (residual.step is None) == downsamples
         assert residual.follows
     assert activation == "pre" or all(gates)  # the outer gate was at work
+
+
+@pytest.mark.parametrize("granularity", ["channel", "layer"])
+@pytest.mark.parametrize(("kind", "skip"), [("fc", True), ("fc", False), ("conv", True)])
+def test_branch_of_a_partly_linear_block_passes_the_slope_of_its_outer_activation(pictures, granularity, kind, skip):
+    model = randomised(linearize(build_model(ResNetConfig(3, 4, kind, skip=skip), pictures), granularity))
+    generator = torch.Generator().manual_seed(1)
+    for block in model.blocks:
+        block.outer.weight.data.copy_(torch.rand(block.outer.weight.shape, generator=generator))
+        block.outer.weight.data[0] = 1.0
+    for residual, block in zip(trace(model, pictures.test_x[:5].double()).residuals, model.blocks, strict=True):
+        h, f = residual.input.numpy(), block.branch(residual.input).detach().numpy()
+        slopes = block.outer.weight.detach().numpy().reshape(1, -1, *[1] * (h.ndim - 2))
+        expected = np.where(skip * h + f > 0, 1.0, slopes) * f
+        assert_close(residual.branch(residual.input).detach(), torch.from_numpy(expected))
+        assert (expected != np.where(skip * h + f > 0, f, 0.0)).any()
 
 
 @pytest.mark.parametrize("kind", ["conv", "conv_down"])

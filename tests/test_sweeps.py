@@ -1,8 +1,10 @@
 """A sweep gives what its runs give one by one, in order, whether here or in other processes."""
 
+from functools import partial
+
 import pytest
 import torch
-from processes import final_accuracy, refuse_depth_three, weights_of
+from processes import final_accuracy, labelled, refuse_depth_three, weights_of
 
 from resalign_utils import ResNetConfig, RunConfig, TrainConfig, load_or_train, sweep
 
@@ -39,3 +41,14 @@ def test_failure_names_the_configuration_and_keeps_what_is_done(tmp_path, proces
 def test_fewer_than_one_process_is_refused():
     with pytest.raises(ValueError, match="processes must be at least 1; got 0"):
         next(sweep(CONFIGS, final_accuracy, processes=0))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_measurement_for_each_configuration(tmp_path, processes):
+    measures = [partial(labelled, letter) for letter in "abc"]
+    assert list(sweep(CONFIGS, measures, processes=processes, root=tmp_path)) == [("a", 3), ("b", 1), ("c", 2)]
+
+
+def test_another_number_of_measurements_is_refused():
+    with pytest.raises(ValueError, match="one measurement for each of 3 configurations; got 2"):
+        next(sweep(CONFIGS, [final_accuracy] * 2))

@@ -488,3 +488,42 @@ def test_written_files_have_the_users_usual_permissions(tmp_path):
     usual.touch()
     training.write_atomically(tmp_path / "file", lambda file: file.write_text("x"))
     assert (tmp_path / "file").stat().st_mode == usual.stat().st_mode
+
+
+# What surrounds the loop of a network that was trained before, or has slopes
+
+
+def test_slopes_of_prelus_are_neither_decayed_nor_clipped():
+    class Slopes(nn.Module):
+        """A classifier whose loss pulls at the slope and at a weight with a gradient of 100 each."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.slope, self.idle = nn.Linear(1, 2), nn.PReLU(init=0.5), nn.PReLU(init=0.25)
+
+        def forward(self, x):
+            return self.linear(self.slope(-x.flatten(1).abs() - 1))
+
+    model, data = Slopes(), numbered(4)
+    model.linear.weight.data = torch.tensor([[300.0], [-300.0]])
+    before = model.slope.weight.item(), model.linear.weight.detach().clone()
+    loss = nn.functional.cross_entropy(model(data.train_x), data.train_y)
+    slope, weight = torch.autograd.grad(loss, [model.slope.weight, model.linear.weight])
+    assert abs(float(slope)) > 10
+    config = TrainConfig(epochs=1, lr=0.01, weight_decay=0.5, schedule="constant", clip=1e-6)
+    train(model, data, config)
+    assert model.slope.weight.item() == pytest.approx(before[0] - 0.01 * float(slope), rel=1e-5)
+    assert_close(model.linear.weight.detach(), before[1] * (1 - 0.01 * 0.5), atol=1e-6, rtol=1e-6)
+    assert float(weight.norm()) > 1e-2  # clipped to nothing
+    assert model.idle.weight.item() == 0.25
+
+
+def test_running_statistics_of_a_trained_network_are_kept(blobs):
+    model = build_model(ResNetConfig(2, 8), blobs)
+    train(model, blobs, TrainConfig(epochs=2))
+    trained = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, blobs, TrainConfig(epochs=0))
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+    fresh = build_model(ResNetConfig(2, 8), blobs)
+    train(fresh, blobs, TrainConfig(epochs=0))
+    assert not torch.equal(fresh.stem[2].running_mean, torch.zeros(8))

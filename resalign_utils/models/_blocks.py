@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """``h ↦ σ(λPh + F(h))``: ``branch`` is F, ``skip`` is λ, ``post`` says whether σ is ReLU or the identity.
+    """``h ↦ σ(λPh + F(h))``: ``branch`` is F, ``skip`` is λ, ``outer`` is σ.
 
     Args:
         branch: ``(n, *in) → (n, *out)``.
@@ -23,8 +22,9 @@ class ResidualBlock(nn.Module):
         self, branch: nn.Module, skip: float, post: bool, drop: float = 0.0, project: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.branch, self.skip, self.post, self.drop = branch, skip, post, drop
+        self.branch, self.skip, self.drop = branch, skip, drop
         self.project = project
+        self.outer = nn.ReLU() if post else nn.Identity()
 
     def merge(self, h: Tensor, f: Tensor) -> Tensor:
         """``λPh + f`` (n, *out), what the outer activation is applied to."""
@@ -41,12 +41,11 @@ class ResidualBlock(nn.Module):
             from torchvision.ops import stochastic_depth
 
             f = stochastic_depth(f, self.drop, mode="row")
-        z = self.merge(h, f)
-        return torch.relu(z) if self.post else z
+        return self.outer(self.merge(h, f))
 
     def extra_repr(self) -> str:
-        """Show the skip factor and the outer activation in ``print(model)``."""
-        return f"skip={self.skip:g}, outer={'relu' if self.post else 'identity'}"
+        """Show the skip factor in ``print(model)``."""
+        return f"skip={self.skip:g}"
 
 
 class ResNet(nn.Module):

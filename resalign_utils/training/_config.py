@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -20,7 +20,7 @@ Optimizer = Literal["sgd", "adam", "adamw"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained: cross-entropy, SGD or Adam, weight decay on all parameters.
+    """How a network is trained: cross-entropy, SGD or Adam, weight decay on all parameters but slopes of PReLUs.
 
     The defaults are those with which the book's fully-connected networks show Residual Alignment on the digits:
     no momentum and strong weight decay, as in Li & Papyan's public notebook.
@@ -28,14 +28,14 @@ class TrainConfig:
     Args:
         epochs: passes over the training images; 0 leaves the network as it was initialised.
         lr: highest learning rate.
-        weight_decay: coefficient of the L2 penalty, on every parameter.
+        weight_decay: coefficient of the L2 penalty, on every parameter but the slopes of PReLUs.
         momentum: of SGD; Adam has its own and takes none here.
         batch_size: at most so many images in a step; an epoch is cut into batches of nearly equal size, so that no
             image is left out and, from ``batch_size=3`` on, none comes alone, which batch norm would refuse.
         schedule: ``"one_cycle"``, linear warm-up over 10 % of the steps, then cosine decay to zero (Smith & Topin
             2019; Loshchilov & Hutter 2017); ``"cosine"``, the decay alone; ``"step"``, × 0.1 after one third and
             two thirds; ``"constant"``.
-        clip: the gradient's norm is cut to this; ``None`` for no cutting.
+        clip: the gradient's norm, without slopes of PReLUs, is cut to this; ``None`` for no cutting.
         seed: of the initial weights (through :func:`load_or_train`) and of the order of the images.
         optimizer: ``"sgd"``; ``"adam"`` (Kingma & Ba 2015), in which the penalty's gradient is rescaled with the
             loss's; ``"adamw"``, in which the decay is applied to the weights directly (Loshchilov & Hutter 2019).
@@ -127,6 +127,20 @@ class Monitor:
         if self.epochs is not None:
             return epoch in self.epochs
         return epoch % self.every == 0 or epoch == last
+
+
+class Regularizer(Protocol):
+    """What a training adds to its loss, and does to the parameters after each step."""
+
+    @property
+    def recipe(self) -> Any:
+        """What it was configured with, as JSON can hold it; a checkpoint of another one is refused."""
+
+    def penalty(self, progress: float) -> Tensor:
+        """The term (scalar) added to the loss when the share ``progress`` ∈ [0, 1) of all steps is done."""
+
+    def after_step(self, progress: float) -> None:
+        """Called when the optimiser has changed the parameters."""
 
 
 @dataclass(frozen=True)

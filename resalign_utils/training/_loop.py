@@ -16,7 +16,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from ._checkpoints import keep_snapshot, restore_checkpoint, save_checkpoint
-from ._config import Checkpoint, History, Monitor, TrainConfig
+from ._config import Checkpoint, History, Monitor, Regularizer, TrainConfig
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -31,12 +31,13 @@ def train(
     *,
     monitors: Sequence[Monitor] = (),
     checkpoint: Checkpoint | None = None,
+    regularizer: Regularizer | None = None,
 ) -> History:
     """Train ``model`` in place on ``data.train_x``; it is left in eval mode.
 
-    Before the first epoch, batch norm's running statistics are set from the training images. The training does not
-    see them, but without them the untrained network of epoch 0 could not be measured: in eval mode it would not be
-    normalised at all.
+    Before the first epoch, the running statistics of a batch norm that has seen no batch are set from the training
+    images. The training does not see them, but without them the untrained network of epoch 0 could not be measured:
+    in eval mode it would not be normalised at all.
 
     The order of the images, and whatever a layer draws at random, depend on ``(config.seed, epoch)`` alone: a
     training that was killed and started again with the same ``checkpoint`` ends, on the same CPU, with the same
@@ -48,6 +49,8 @@ def train(
         config: the recipe.
         monitors: measurements on the way; their values are kept in ``History.monitors``.
         checkpoint: where to keep the state; an existing file of the same recipe and data is continued.
+        regularizer: adds to the loss and acts after each step. What it must remember belongs into buffers of
+            ``model``, and what it was configured with into its ``recipe``: both are kept with the checkpoint.
 
     Returns:
         The history of all epochs, those before an interruption included.
@@ -61,6 +64,8 @@ def train(
     optimizer = _optimizer(model, config)
     history = History()
     recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
+    if regularizer is not None:
+        recipe |= {"regularizer": regularizer.recipe}
     if checkpoint is not None and Path(checkpoint.path).exists():
         history = restore_checkpoint(Path(checkpoint.path), model, optimizer, recipe)
     else:
@@ -69,7 +74,7 @@ def train(
         keep_snapshot(model, checkpoint, 0)
     first = history.epochs + 1
     for epoch in tqdm(range(first, config.epochs + 1), desc="train", unit="epoch", leave=False, delay=1):
-        _train_epoch(model, data, optimizer, config, epoch, history)
+        _train_epoch(model, data, optimizer, config, epoch, history, regularizer)
         _evaluate(model, data, history)
         _observe(model, data, monitors, history, epoch, config.epochs)
         keep_snapshot(model, checkpoint, epoch)
@@ -81,13 +86,23 @@ def train(
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    weights, slopes = _weights_and_slopes(model)
+    groups: list[dict[str, Any]] = [{"params": weights}]
+    if slopes:  # decay would pull every slope towards the ReLU (He et al. 2015, section 2.1)
+        groups.append({"params": slopes, "weight_decay": 0.0})
     match config.optimizer:
         case "adam":
-            return torch.optim.Adam(model.parameters(), **common)
+            return torch.optim.Adam(groups, **common)
         case "adamw":
-            return torch.optim.AdamW(model.parameters(), **common)
+            return torch.optim.AdamW(groups, **common)
         case _:
-            return torch.optim.SGD(model.parameters(), momentum=config.momentum, **common)
+            return torch.optim.SGD(groups, momentum=config.momentum, **common)
+
+
+def _weights_and_slopes(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    slopes = [module.weight for module in model.modules() if isinstance(module, nn.PReLU)]
+    known = {id(slope) for slope in slopes}
+    return [parameter for parameter in model.parameters() if id(parameter) not in known], slopes
 
 
 @torch.no_grad()
@@ -120,25 +135,29 @@ def _train_epoch(
     config: TrainConfig,
     epoch: int,
     history: History,
+    regularizer: Regularizer | None = None,
 ) -> None:
     model.train()
     x, y = data.train_x, data.train_y
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for p in _weights_and_slopes(model)[0] if p.requires_grad]
     # Knuth's multiplier keeps the streams of (seed 0, epoch 1) and (seed 1, epoch 0) apart.
     with _drawing_from(config.seed * 2654435761 + epoch, x):
         order = torch.randperm(len(y)).to(x.device)  # drawn on the CPU: the same order on every device
         batches = order.tensor_split(math.ceil(len(y) / config.batch_size))
         total = torch.zeros((), device=x.device)
         for step, batch in enumerate(batches):
-            rate = learning_rate(config, (epoch - 1 + (step + 0.5) / len(batches)) / config.epochs)
+            progress = (epoch - 1 + (step + 0.5) / len(batches)) / config.epochs
+            rate = learning_rate(config, progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss = F.cross_entropy(model(x[batch]), y[batch])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss if regularizer is None else loss + regularizer.penalty(progress)).backward()
             if config.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, config.clip, foreach=True)
             optimizer.step()
+            if regularizer is not None:
+                regularizer.after_step(progress)
             total += loss.detach() * len(batch)
     mean = float(total) / len(y)
     if not math.isfinite(mean):
@@ -160,6 +179,9 @@ def _drawing_from(seed: int, x: Tensor) -> Iterator[None]:
 
 
 def _set_norm_statistics(model: nn.Module, data: ImageData, config: TrainConfig) -> None:
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if any(norm.num_batches_tracked for norm in norms):  # of a network that was trained before
+        return
     with _drawing_from(config.seed, data.train_x):  # stochastic depth draws here too
         update_bn(data.train_x.tensor_split(math.ceil(len(data.train_x) / config.batch_size)), model)
 

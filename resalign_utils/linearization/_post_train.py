@@ -1,0 +1,235 @@
+"""Post-training: let a penalty make the units of a trained network linear, and train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
+from ._paths import average_path_length, slope_weights
+
+if TYPE_CHECKING:
+    from ..data import ImageData
+
+Ramp = Literal["constant", "linear", "steered"]
+PACE = 1.005  # factor of ω per step while steering: a doubling takes 139 steps
+ROUNDING = 1e-9  # of sums of path lengths
+
+
+@dataclass(frozen=True)
+class LinearizationConfig:
+    """How a network is post-trained: cross-entropy + ω · mean over all units of |1 − α|^½.
+
+    A unit is a slope: a channel, or with layer-wise slopes a layer. The mean lets ω be compared across networks and
+    granularities; Mehmeti-Göpel & Wand (2025) write the sum, so their ω is this one divided by the number of units.
+    The penalty is infinitely steep at α = 1. A slope that comes within ``tolerance`` of 1, or passes 1 in a step, is
+    frozen there: its unit is linear for good. Weights and batch norm keep training.
+
+    Args:
+        omega: ω; with ``"steered"`` the value it starts from.
+        ramp: ``"constant"``; ``"linear"``, growing from 0 to ω over the training; ``"steered"``, raised and lowered so
+            that the average path length falls in equal steps to ``target``, never faster.
+        target: the average path length (NAPL) at which linearising stops, also with the other ramps: no slope is
+            frozen that would bring it below, and where every further one would, ω is 0 from then on. ``"steered"``
+            needs it.
+        steer: share of the training in which ``"steered"`` goes down to the target; the rest trains what remains.
+        tolerance: slopes closer to 1 than this are frozen.
+        train: recipe of the post-training. Slopes have neither weight decay nor clipping.
+
+    Raises:
+        ValueError: for a value outside its range; the text says which and what is allowed.
+    """
+
+    omega: float = 1.0
+    ramp: Ramp = "constant"
+    target: float | None = None
+    steer: float = 0.5
+    tolerance: float = 0.01
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=10, lr=0.02, momentum=0.9, weight_decay=5e-4))
+
+    def __post_init__(self) -> None:
+        if self.ramp not in get_args(Ramp):
+            raise ValueError(f"ramp must be one of {', '.join(map(repr, get_args(Ramp)))}; got {self.ramp!r}.")
+        if not (self.omega >= 0 and math.isfinite(self.omega)):
+            raise ValueError(f"omega must be at least 0 and finite; got {self.omega!r}.")
+        if self.ramp == "steered" and (self.target is None or self.omega == 0):
+            raise ValueError(
+                f"ramp='steered' needs a target NAPL and a positive omega to start from; got target={self.target!r}, "
+                f"omega={self.omega!r}."
+            )
+        if self.target is not None and not self.target >= 0:
+            raise ValueError(f"target must be at least 0, or None; got {self.target!r}.")
+        for name in ("steer", "tolerance"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in (0, 1]; got {getattr(self, name)!r}.")
+
+
+@dataclass
+class LinearizationHistory:
+    """What happened, one entry an epoch, from epoch 0, before the post-training.
+
+    Attributes:
+        napl: average path length (epochs+1,).
+        accuracy: test accuracy (epochs+1,).
+        omega: ω as it was after the epoch (epochs+1,).
+        slopes: for every PReLU, by name, its slopes (epochs+1 lists).
+        history: loss and accuracies, as of any training.
+    """
+
+    napl: list[float]
+    accuracy: list[float]
+    omega: list[float]
+    slopes: list[dict[str, list[float]]]
+    history: History
+
+    @property
+    def linear_share(self) -> list[dict[str, float]]:
+        """Share of linear units in every PReLU, by name (epochs+1 entries)."""
+        return [
+            {name: sum(slope == 1.0 for slope in layer) / len(layer) for name, layer in epoch.items()}
+            for epoch in self.slopes
+        ]
+
+
+def post_train(
+    model: nn.Module, data: ImageData, config: LinearizationConfig, *, checkpoint: Checkpoint | None = None
+) -> LinearizationHistory:
+    """Train a linearised copy in place, with the penalty that makes its units linear; it is left in eval mode.
+
+    Args:
+        model: what :func:`linearize` returned, (n, c, h, w) → (n, C), on ``data``'s device. Its slopes that are
+            exactly 1 stay linear.
+        data: images and labels in memory.
+        config: penalty and recipe.
+        checkpoint: where to keep the state; an interrupted post-training of the same recipe is continued, and ends
+            on the same CPU with the same weights.
+
+    Returns:
+        NAPL, accuracy, ω and slopes per epoch.
+
+    Raises:
+        ValueError: the model has no PReLU on the way to its output, or as :func:`train` does.
+        FloatingPointError: the loss became NaN or infinite.
+        OSError: the checkpoint cannot be written or is damaged.
+    """
+    wrapped = _Penalised(model, data, config)
+
+    def monitor(name: str, measure: Callable[[], Any], epochs: tuple[int, ...] | None = None) -> Monitor:
+        return Monitor(name, lambda *_: measure(), epochs=epochs)
+
+    monitors = [
+        monitor("napl", lambda: wrapped.napl),
+        monitor("omega", lambda: float(wrapped.omega)),
+        monitor("slopes", wrapped.slopes_by_name),
+        monitor("accuracy", lambda: accuracy(model, data.test_x, data.test_y), epochs=(0,)),
+    ]
+    history = train(wrapped, data, config.train, monitors=monitors, checkpoint=checkpoint, regularizer=wrapped)
+    kept = {name: [value for _, value in history.monitors.pop(name)] for name in [m.name for m in monitors]}
+    return LinearizationHistory(
+        napl=kept["napl"],
+        accuracy=kept["accuracy"] + history.test_accuracy,
+        omega=kept["omega"],
+        slopes=kept["slopes"],
+        history=history,
+    )
+
+
+class _Penalised(nn.Module):
+    """The model, with what steers its slopes; ω is a buffer, so that a checkpoint keeps it."""
+
+    omega: Tensor
+
+    def __init__(self, model: nn.Module, data: ImageData, config: LinearizationConfig) -> None:
+        super().__init__()
+        weights = slope_weights(model, data.train_x[:1])
+        if not weights:
+            raise ValueError(
+                f"{type(model).__name__} has no PReLU between input and output. Call linearize(model) first and "
+                "post-train what it returns."
+            )
+        self.model, self.config = model, config
+        self.layers = {name: model.get_submodule(name).weight for name in weights}
+        counts = [len(layer) for layer in self.layers.values()]
+        # what a unit adds to NAPL, for all units of all layers in a row
+        shares = [torch.full((count,), weight / count) for weight, count in zip(weights.values(), counts, strict=True)]
+        self.quanta = torch.cat(shares).double()  # (units,), on the CPU
+        self.linear = self._linear()
+        self.start = average_path_length(model, data.train_x[:1])
+        self.others = self.start - float(self.quanta[~self.linear].sum())  # activations that are not PReLUs
+        self.register_buffer("omega", torch.tensor(config.omega, dtype=torch.float64, device=data.train_x.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self.config).items() if key != "train"}
+
+    @property
+    def napl(self) -> float:
+        return self._napl(self._linear())
+
+    def slopes_by_name(self) -> dict[str, list[float]]:
+        return {name: [float(f"{value:.6g}") for value in layer.tolist()] for name, layer in self.layers.items()}
+
+    def penalty(self, progress: float) -> Tensor:
+        """ω · mean |1 − α|^½; linear units add nothing, and have no gradient there."""
+        slopes = torch.cat([*self.layers.values()])
+        self.linear = self._linear()  # these are put back after the step, whatever momentum does to them
+        nonlinear = slopes[~self.linear.to(slopes.device)]
+        return self._omega_now(progress) * (1 - nonlinear).abs().sqrt().sum() / len(slopes)
+
+    def _omega_now(self, progress: float) -> float:
+        match self.config.ramp:
+            case "linear":
+                return float(self.omega) * progress
+            case "steered":  # off while NAPL is as low as planned
+                return float(self.omega) if self._has_room(self.linear, self._floor(progress)) else 0.0
+            case _:
+                return float(self.omega)
+
+    def _floor(self, progress: float) -> float:
+        """The lowest NAPL that is allowed now; when steering, it falls in equal steps to the target."""
+        if self.config.target is None:
+            return 0.0
+        left = max(0.0, 1 - progress / self.config.steer) if self.config.ramp == "steered" else 0.0
+        return self.config.target + (self.start - self.config.target) * left
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        slopes = torch.cat([layer.detach().cpu() for layer in self.layers.values()])
+        near = ~self.linear & (((slopes - 1).abs() < self.config.tolerance) | (slopes > 1))
+        linear = self.linear | self._allowed(near, slopes, progress)
+        sizes = [len(layer) for layer in self.layers.values()]
+        for layer, part in zip(self.layers.values(), linear.split(sizes), strict=True):
+            layer[part.to(layer.device)] = 1.0
+        if self.config.target is not None and not self._has_room(linear, self.config.target):
+            self.omega.zero_()
+        elif self.config.ramp == "steered":
+            self.omega.mul_(PACE if self._has_room(linear, self._floor(progress)) else 1 / PACE)
+
+    def _allowed(self, near: Tensor, slopes: Tensor, progress: float) -> Tensor:
+        """Which of the units near 1 may become linear: the nearest first, none that leads below the floor."""
+        room = self._napl(self.linear) - self._floor(progress) + ROUNDING
+        allowed = torch.zeros_like(near)
+        for unit in sorted(near.nonzero().flatten().tolist(), key=lambda unit: abs(float(slopes[unit]) - 1)):
+            if self.quanta[unit] <= room:
+                allowed[unit] = True
+                room -= float(self.quanta[unit])
+        return allowed
+
+    def _has_room(self, linear: Tensor, floor: float) -> bool:
+        """Whether one more unit may become linear without leading NAPL below the floor."""
+        left = self.quanta[~linear]
+        return len(left) > 0 and float(left.min()) <= self._napl(linear) - floor + ROUNDING
+
+    def _napl(self, linear: Tensor) -> float:
+        return self.others + float(self.quanta[~linear].sum())
+
+    def _linear(self) -> Tensor:
+        return torch.cat([layer.detach().cpu() for layer in self.layers.values()]) == 1

@@ -1,0 +1,176 @@
+"""The controlled comparison of chapter 15: a trained network, made partly linear channel by channel or layer by layer.
+
+python -m results.linearization [plain] [residual] [longer]
+
+Fashion-MNIST, 600 images a class, 17 layers of ReLUs: a stem and 16 convolutions of 16 channels. *plain* starts from a
+network without skips, *residual* from its twin with skips around every second layer, *longer* post-trains the plain
+network twice as long. Each post-training is steered to a NAPL. Three seeds, of initialisation and order, each
+with a network of its own. Writes ``results/linearization_<part>.json``. RESALIGN_PROCESSES (2) networks are trained at
+a time; trained and post-trained networks are kept beside the runs, unfinished ones with a checkpoint, so that an
+interrupted command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import resalign_utils as ra
+from resalign_utils.runs import provenance_of_now, runs_root
+from resalign_utils.training import write_atomically, write_weights
+
+from ._record import MADE_WITH, PROCESSES, Row, record, rounded
+
+EPOCHS, LONGER = 10, 2
+WATCHED = 1000  # test images that are classified after each epoch; the accuracy that is reported is of all of them
+CHANNEL = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 15.0)
+LAYER = (0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 15.0)  # whole layers: there is nothing between two numbers
+FEWER = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One post-training: from which network, how, and to which NAPL (None: with ω = 0, nothing becomes linear)."""
+
+    part: str
+    base: ra.RunConfig
+    granularity: str
+    target: float | None
+    epochs: int = EPOCHS
+
+    @property
+    def labels(self) -> Row:
+        """What tells it from the others of its part."""
+        return {"granularity": self.granularity, "target": self.target, "seed": self.base.train.seed}
+
+    @property
+    def config(self) -> ra.LinearizationConfig:
+        """Penalty and recipe of the post-training."""
+        recipe = ra.TrainConfig(
+            epochs=self.epochs, lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=32, seed=self.base.train.seed
+        )
+        if self.target is None:
+            return ra.LinearizationConfig(omega=0.0, train=recipe)
+        return ra.LinearizationConfig(omega=3.0, ramp="steered", target=self.target, train=recipe)
+
+    @property
+    def key(self) -> str:
+        """Name of its folder: a hash of all that decides the network."""
+        package = Path(ra.__file__).parent / "linearization"
+        said = [self.base.key, self.granularity, json.dumps(asdict(self.config), sort_keys=True)]
+        digest = hashlib.sha256("\n".join(said).encode())
+        for name in ("_graph.py", "_linearize.py", "_paths.py", "_post_train.py"):
+            digest.update((package / name).read_bytes())
+        return digest.hexdigest()[:16]
+
+
+def base(skip: bool, seed: int) -> ra.RunConfig:
+    """The network that is trained first."""
+    recipe = ra.TrainConfig(epochs=20, lr=0.1, momentum=0.9, weight_decay=5e-4, seed=seed)
+    images = ra.DataConfig("fashion_mnist", per_class=600)
+    return ra.RunConfig(images, ra.ResNetConfig(8, 16, kind="conv", skip=skip), recipe)
+
+
+def settings(
+    part: str, skip: bool, channel: Sequence[float], layer: Sequence[float], epochs: int = EPOCHS
+) -> list[Setting]:
+    """All post-trainings of a part: the seeds outermost, so that a whole curve is there early."""
+    return [
+        Setting(part, base(skip, seed), granularity, target, epochs)
+        for seed in (0, 1, 2)
+        for granularity, targets in (("channel", channel), ("layer", layer))
+        for target in targets
+    ]
+
+
+def plain() -> list[Setting]:
+    """From the network without skips."""
+    return settings("plain", False, (None, *CHANNEL), LAYER)
+
+
+def residual() -> list[Setting]:
+    """From the network with skips; its NAPL is 13 to begin with."""
+    return settings("residual", True, (None, *FEWER), FEWER)
+
+
+def longer() -> list[Setting]:
+    """From the network without skips, twice as long: is the gap one of optimisation?"""
+    return settings("longer", False, (1.0, 4.0), (1.0, 4.0), LONGER * EPOCHS)
+
+
+PARTS = {"plain": plain, "residual": residual, "longer": longer}
+
+
+def linearized(setting: Setting, run: ra.Run) -> tuple[nn.Module, Row]:
+    """The post-trained network and its row; post-train it if this machine has not done so yet."""
+    folder = runs_root() / f"linearized-{setting.key}"
+    model = ra.linearize(run.model, setting.granularity)  # type: ignore[arg-type]
+    if not (folder / "row.json").exists():
+        start = time.perf_counter()
+        watched = replace(run.data, test_x=run.data.test_x[:WATCHED], test_y=run.data.test_y[:WATCHED])
+        checkpoint = ra.Checkpoint(folder / "checkpoint.safetensors", every=2)
+        history = ra.post_train(model, watched, setting.config, checkpoint=checkpoint)
+        row = measured(setting, run, model, history) | {"seconds": round(time.perf_counter() - start, 1)}
+        write_weights(folder / "weights.safetensors", model)
+        write_atomically(folder / "row.json", lambda path: path.write_text(json.dumps(row)))
+        Path(checkpoint.path).unlink(missing_ok=True)
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    return model.eval(), json.loads((folder / "row.json").read_text())
+
+
+def measured(setting: Setting, run: ra.Run, model: nn.Module, history: ra.LinearizationHistory) -> Row:
+    """What is recorded of a post-trained network."""
+    slopes = torch.cat([module.weight.detach() for module in model.modules() if isinstance(module, nn.PReLU)])
+    provenance = provenance_of_now(run.data)
+    return setting.labels | {
+        "config": asdict(run.config),
+        "linearization": asdict(setting.config),
+        "napl": ra.average_path_length(model),
+        "napl_before": ra.average_path_length(run.model),
+        "accuracy": round(ra.accuracy(model, run.data.test_x, run.data.test_y), 5),
+        "accuracy_before": round(ra.accuracy(run.model, run.data.test_x, run.data.test_y), 5),
+        "train_accuracy": round(history.history.train_accuracy[-1], 5),
+        "loss": rounded(torch.tensor(history.history.loss[-1])),
+        "law": rounded(ra.path_length_distribution(model), 4),
+        "surviving": [round(1 - share, 5) for share in history.linear_share[-1].values()],
+        "slopes_left": rounded(slopes[slopes != 1].quantile(torch.linspace(0, 1, 5)), 4) if (slopes != 1).any() else [],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "napl_per_epoch": [round(value, 4) for value in history.napl],
+        "accuracy_per_epoch": [round(value, 4) for value in history.accuracy],
+        "omega_per_epoch": [float(f"{value:.4g}") for value in history.omega],
+        "provenance": {key: provenance[key] for key in MADE_WITH} | {"to": provenance["date"]},
+    }
+
+
+def row_of(setting: Setting, run: ra.Run) -> Row:
+    """The row alone, which can go from one process to another."""
+    return linearized(setting, run)[1]
+
+
+def measure_part(part: str) -> None:
+    """Measure one part and write it."""
+    listed, start, rows = PARTS[part](), time.perf_counter(), []
+    measures = [partial(row_of, setting) for setting in listed]
+    results = ra.sweep([setting.base for setting in listed], measures, processes=PROCESSES)
+    for number, (setting, row) in enumerate(zip(listed, results, strict=True), start=1):
+        rows.append(row)
+        told = f"{setting.labels} | NAPL {row['napl']:.2f}, accuracy {row['accuracy']:.4f} ({row['seconds']:.0f} s)"
+        print(f"{part} {number}/{len(listed)} {time.perf_counter() - start:.0f} s | {told}", flush=True)
+    record(f"linearization_{part}", f"python -m results.linearization {part}", rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all if none is given")
+    for chosen in parser.parse_args().parts or PARTS:
+        measure_part(chosen)
