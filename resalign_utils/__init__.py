@@ -1,8 +1,9 @@
 """Residual Jacobians and Residual Alignment: how the blocks of a residual network work together.
 
 Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
-``residuals → jacobians → svd → alignment, collapse`` measure it. ``theory`` is the model in which alignment can be
-proved, ``sweeps`` makes many runs, ``plotting`` draws. Everything public is here.
+``residuals → jacobians → svd → alignment, collapse`` measure it, ``linearization`` takes nonlinear units out of it and
+counts what is left. ``theory`` is the model in which alignment can be proved, ``sweeps`` makes many runs, ``plotting``
+draws. Everything public is here.
 """
 
 from . import plotting
@@ -25,6 +26,7 @@ from .linearization import (
     LinearizationConfig,
     LinearizationHistory,
     average_path_length,
+    fold,
     linearize,
     path_length_distribution,
     post_train,
@@ -75,6 +77,7 @@ __all__ = [
     "dense_svd",
     "depth_laws",
     "fit_unconstrained_jacobians",
+    "fold",
     "gated",
     "jacobian_svd",
     "line_shape_score",

@@ -9,7 +9,8 @@ from contracts import convolve, randomised
 from torch import nn
 from torch.testing import assert_close
 
-from resalign_utils import ImageData, ResidualBlock, ResNetConfig, build_model
+from resalign_utils import ImageData, ResidualBlock, ResNetConfig, build_model, trace
+from resalign_utils.residuals import is_residual_block
 
 ORDERS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
 KINDS = ["fc", "conv", "conv_down"]
@@ -149,6 +150,46 @@ def test_factors_of_the_skips():
     assert hash(listed) == hash(ResNetConfig(3, 8, skip=(1, 0, 0.5)))
 
 
+# RepVGG: one convolution per block, trained with three branches
+
+
+@pytest.mark.parametrize("skip", [True, False, (0.0, 1.0, 0.0)])
+def test_repvgg_equals_the_formula_written_by_hand(pictures, skip):
+    config = ResNetConfig(3, 8, "repvgg", skip=skip)
+    model = randomised(build_model(config, pictures))
+    assert [type(module) for module in model.stem] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    h = pictures.test_x.double().numpy()
+    for module in model.stem:
+        h = layer(module, h)
+    for block, factor in zip(model.blocks, config.skip_factors, strict=True):
+        assert [module.kernel_size for module in (block.three[0], block.one[0])] == [(3, 3), (1, 1)]
+        z = layer(block.three[1], layer(block.three[0], h)) + layer(block.one[1], layer(block.one[0], h))
+        assert (block.identity is None) == (factor == 0)
+        h = np.maximum(z + layer(block.identity, h) if factor else z, 0)
+        assert h.shape == (20, 8, 5, 7)
+    logits = layer(model.head[-1], h.mean((2, 3)))
+    assert_close(model(pictures.test_x.double()), torch.from_numpy(logits), rtol=1e-12, atol=1e-12)
+
+
+def test_repvgg_blocks_are_no_residual_blocks(pictures):
+    model = build_model(ResNetConfig(2, 8, "repvgg"), pictures).eval()
+    assert not any(is_residual_block(module) for module in model.modules())
+    with pytest.raises(ValueError, match="No residual block found in ResNet"):
+        trace(model, pictures.test_x)
+
+
+def test_repvgg_kernels_are_kaiming_and_without_bias(digits):
+    model = build_model(ResNetConfig(2, 128, "repvgg"), digits)
+    for block in model.blocks:
+        for convolution, fan_out in ((block.three[0], 128 * 9), (block.one[0], 128)):
+            assert float(convolution.weight.detach().var()) == pytest.approx(2 / fan_out, rel=0.05)
+            assert convolution.bias is None
+    one, other = (build_model(ResNetConfig(2, 128, "repvgg"), digits, seed=seed) for seed in (0, 1))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, one.state_dict()[name])
+        assert weight.dim() < 2 or not torch.equal(weight, other.state_dict()[name])
+
+
 # Initialisation
 
 
@@ -285,7 +326,8 @@ def test_stochastic_depth_is_off_in_eval_mode(blobs):
 
 def test_printed_block_says_its_skip_and_outer_activation(blobs):
     text = str(build_model(ResNetConfig(1, 8, skip=0.5), blobs).blocks[0])
-    assert "skip=0.5, outer=relu" in text
+    assert "skip=0.5" in text
+    assert "(outer): ReLU()" in text
 
 
 # Bad configurations
@@ -294,7 +336,7 @@ def test_printed_block_says_its_skip_and_outer_activation(blobs):
 @pytest.mark.parametrize(
     ("choice", "text"),
     [
-        ({"kind": "mlp"}, "kind must be one of 'fc', 'conv', 'conv_down'; got 'mlp'"),
+        ({"kind": "mlp"}, "kind must be one of 'fc', 'conv', 'conv_down', 'repvgg'; got 'mlp'"),
         ({"activation": "relu"}, "activation must be one of 'post', 'pre'; got 'relu'"),
         ({"init": "zeros"}, "init must be one of 'kaiming', 'looks_linear'; got 'zeros'"),
         ({"kind": "conv_down", "depth": 1}, "kind='conv_down' downsamples in a later block: depth must be ≥ 2; got 1"),
@@ -308,6 +350,12 @@ def test_printed_block_says_its_skip_and_outer_activation(blobs):
         ({"skip": (1.0, 0.0)}, "skip has 2 factors; depth=3 needs as many"),
         ({"skip": float("nan")}, "skip must be True, False or finite factors; got nan"),
         ({"skip": (1.0, 1.0, float("inf"))}, "skip must be True, False or finite factors; got"),
+        ({"kind": "repvgg", "skip": 0.5}, r"BN\(h\) or has none: skip must be True, False or factors 0 and 1; got 0.5"),
+        ({"kind": "repvgg", "skip": (1.0, 0.0, -1.0)}, r"skip must be .* factors 0 and 1; got \(1.0, 0.0, -1.0\)"),
+        ({"kind": "repvgg", "activation": "pre"}, "kind='repvgg' needs activation='post'; got 'pre'. Take kind='conv'"),
+        ({"kind": "repvgg", "norm": False}, "kind='repvgg' needs norm=True; got False"),
+        ({"kind": "repvgg", "stochastic_depth": 0.1}, "kind='repvgg' needs stochastic_depth=0.0; got 0.1"),
+        ({"kind": "repvgg", "init": "looks_linear"}, "kind='repvgg' needs init='kaiming'; got 'looks_linear'"),
     ],
 )
 def test_value_out_of_range_is_refused_with_what_is_allowed(choice, text):

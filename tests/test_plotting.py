@@ -101,7 +101,7 @@ def test_each_figure_is_of_its_library_and_can_be_drawn(case, backend, kind):
     figure = draw(case, backend)
     assert isinstance(figure, kind)
     if backend == "matplotlib":
-        figure.canvas.draw()  # a missing glyph or a layout that collapses is a warning, so an error
+        figure.draw_without_rendering()  # a missing glyph or a layout that collapses is a warning, so an error
     else:
         assert 350 <= figure.layout.height <= 550
 
@@ -637,7 +637,7 @@ def test_small_and_dead_singular_values_are_clipped_left_out_and_said():
     assert "values below 10⁻⁶ are drawn at 10⁻⁶" in notes
     assert "a: 6 dead (input, block) pairs left out" in notes
     static = plotting.spectra({"a": values}, 3, backend="matplotlib")
-    static.canvas.draw()
+    static.draw_without_rendering()
     assert "below 10⁻⁶" in static.get_supxlabel()
     plain = "; ".join(note.text for note in plotting.spectra({"a": sigmas()["trained"]}, 3).layout.annotations)
     assert "10⁻⁶" not in plain
@@ -679,7 +679,7 @@ def test_dead_blocks_are_left_out_and_counted():
     assert trace.name == "a, 6 of 20 dead left out"
     assert "left out as dead" in trace.hovertemplate
     static = plotting.inverse_singular_values({"a": tops}, backend="matplotlib")
-    static.canvas.draw()
+    static.draw_without_rendering()
     assert legend(static) == ["a, 6 of 20 dead left out"]
 
 

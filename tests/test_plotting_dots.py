@@ -82,7 +82,7 @@ def test_a_row_without_value_says_so():
     static = draw(backend="matplotlib").axes[0]
     assert sorted(text.get_text() for text in static.texts) == ["no value", "trained: no value"]
     nothing = draw({"a": [math.nan]}, backend="matplotlib")
-    nothing.canvas.draw()
+    nothing.draw_without_rendering()
     assert [text.get_text() for text in nothing.axes[0].texts] == ["no value"]
     assert len(draw({"a": [math.nan]}).layout.annotations) == 2  # with the empty title
 

@@ -128,7 +128,7 @@ def test_a_score_or_an_accuracy_that_is_nan_is_said():
     found = written(draw(broken))
     assert found[name_of(broken[0])][:2] == ("–", 0)
     assert found[name_of(broken[1])][0] == "✗"
-    draw(broken, backend="matplotlib").canvas.draw()
+    draw(broken, backend="matplotlib").draw_without_rendering()
 
 
 def test_text_is_light_on_dark_cells():
@@ -303,7 +303,7 @@ def test_matplotlib_draws_the_maps_and_the_chosen_cell():
     before = (plotly.io.templates.default, plt.get_fignums())
     figure = draw(chosen=("with skips", 8, 0.01), backend="matplotlib")
     assert isinstance(figure, Figure)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     assert (plotly.io.templates.default, plt.get_fignums()) == before
     first, second, states, sigmas, matrix, bar = figure.axes
     assert [axis.get_title() for axis in (first, second)] == list(SWITCHES)

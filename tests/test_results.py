@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from results import _record, collapse, counterfactuals, small_and_unbalanced, theory
+from results import _record, collapse, counterfactuals, linearization, small_and_unbalanced, theory
 from results.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 
 STEPS = 200 * 12  # of the base
@@ -117,3 +117,36 @@ def test_recall_is_of_each_class(blobs):
             return torch.tensor([0.0, 1.0, 0.0]).expand(len(x), 3)
 
     assert small_and_unbalanced.recall(Constant(), blobs).tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("part", linearization.PARTS)
+def test_recorded_post_trainings_are_the_settings_that_the_program_lists(part):
+    settings, frame = linearization.PARTS[part](), ra.recorded(f"linearization_{part}")
+    assert len(settings) == len(frame)
+    for setting, row in zip(settings, frame.to_dict("records"), strict=True):
+        assert {key: None if row[key] != row[key] else row[key] for key in setting.labels} == setting.labels
+        assert row["config"] == as_json(asdict(setting.base))
+        assert row["linearization"] == as_json(asdict(setting.config))
+        assert frame.attrs["provenances"][row["provenance"]]["data"]
+        law = torch.tensor(row["law"], dtype=torch.float64)
+        assert float(law @ torch.arange(len(law), dtype=law.dtype)) == pytest.approx(row["napl"], abs=0.01)
+        if setting.target is not None:  # reached, as nearly as the units allow
+            step = 1.0 if setting.granularity == "layer" else 1 / 16
+            assert setting.target - 1e-9 <= row["napl"] < setting.target + step
+
+
+def test_post_training_is_kept_and_not_done_again(monkeypatch):
+    base = ra.RunConfig("digits", ra.ResNetConfig(2, 4, kind="conv", skip=False), ra.TrainConfig(epochs=1))
+    setting = linearization.Setting("plain", base, "layer", 2.0, epochs=2)
+    run = ra.load_or_train(base)
+    model, row = linearization.linearized(setting, run)
+    assert row["napl"] == ra.average_path_length(model) >= 2.0
+    assert row["accuracy"] == pytest.approx(ra.accuracy(model, run.data.test_x, run.data.test_y), abs=1e-5)
+    assert [len(row[key]) for key in ("napl_per_epoch", "accuracy_per_epoch", "omega_per_epoch")] == [3, 3, 3]
+    assert len(row["surviving"]) == 5
+    monkeypatch.setattr(ra, "post_train", None)  # would fail if it were called
+    again, same = linearization.linearized(setting, run)
+    assert same == row
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(TypeError):
+        linearization.linearized(replace(setting, target=3.0), run)

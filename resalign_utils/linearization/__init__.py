@@ -5,6 +5,7 @@ unit is linear, ``average_path_length`` and ``path_length_distribution`` say how
 way from the input to the output, and ``fold`` merges what has become linear (Mehmeti-Göpel & Wand 2025).
 """
 
+from ._fold import fold
 from ._linearize import linearize
 from ._paths import average_path_length, path_length_distribution
 from ._post_train import LinearizationConfig, LinearizationHistory, post_train
@@ -13,6 +14,7 @@ __all__ = [
     "LinearizationConfig",
     "LinearizationHistory",
     "average_path_length",
+    "fold",
     "linearize",
     "path_length_distribution",
     "post_train",

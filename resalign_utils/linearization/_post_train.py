@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..data import ImageData
 
 Ramp = Literal["constant", "linear", "steered"]
-PACE = 1.005  # factor of ω per step while steering: a doubling takes 139 steps
+DOUBLING = 0.03  # share of all steps in which steering doubles ω, or halves it
 ROUNDING = 1e-9  # of sums of path lengths
 
 
@@ -32,8 +32,9 @@ class LinearizationConfig:
 
     Args:
         omega: ω; with ``"steered"`` the value it starts from.
-        ramp: ``"constant"``; ``"linear"``, growing from 0 to ω over the training; ``"steered"``, raised and lowered so
-            that the average path length falls in equal steps to ``target``, never faster.
+        ramp: ``"constant"``; ``"linear"``, growing from 0 to ω over the training; ``"steered"``: the permitted
+            path length falls in equal steps to ``target``, only the units that are nearest to 1 and may become linear
+            now are penalised, and ω is raised while there are such units and lowered while there are none.
         target: the average path length (NAPL) at which linearising stops, also with the other ramps: no slope is
             frozen that would bring it below, and where every further one would, ω is 0 from then on. ``"steered"``
             needs it.
@@ -153,11 +154,15 @@ class _Penalised(nn.Module):
                 "post-train what it returns."
             )
         self.model, self.config = model, config
-        self.layers = {name: model.get_submodule(name).weight for name in weights}
+        steps = config.train.epochs * math.ceil(len(data.train_y) / config.train.batch_size)
+        self.pace = 2 ** (1 / max(1.0, DOUBLING * steps))
+        prelus = {name: module for name, module in model.named_modules() if isinstance(module, nn.PReLU)}
+        self.layers: dict[str, Tensor] = {name: prelus[name].weight for name in weights}
         counts = [len(layer) for layer in self.layers.values()]
         # what a unit adds to NAPL, for all units of all layers in a row
-        shares = [torch.full((count,), weight / count) for weight, count in zip(weights.values(), counts, strict=True)]
-        self.quanta = torch.cat(shares).double()  # (units,), on the CPU
+        parts = zip(weights.values(), counts, strict=True)
+        shares = [torch.full((count,), weight / count, dtype=torch.float64) for weight, count in parts]
+        self.quanta = torch.cat(shares)  # (units,), on the CPU
         self.linear = self._linear()
         self.start = average_path_length(model, data.train_x[:1])
         self.others = self.start - float(self.quanta[~self.linear].sum())  # activations that are not PReLUs
@@ -181,17 +186,11 @@ class _Penalised(nn.Module):
         """ω · mean |1 − α|^½; linear units add nothing, and have no gradient there."""
         slopes = torch.cat([*self.layers.values()])
         self.linear = self._linear()  # these are put back after the step, whatever momentum does to them
-        nonlinear = slopes[~self.linear.to(slopes.device)]
-        return self._omega_now(progress) * (1 - nonlinear).abs().sqrt().sum() / len(slopes)
-
-    def _omega_now(self, progress: float) -> float:
-        match self.config.ramp:
-            case "linear":
-                return float(self.omega) * progress
-            case "steered":  # off while NAPL is as low as planned
-                return float(self.omega) if self._has_room(self.linear, self._floor(progress)) else 0.0
-            case _:
-                return float(self.omega)
+        pushed = ~self.linear
+        if self.config.ramp == "steered":
+            pushed = self._allowed(pushed, slopes.detach().cpu(), progress)
+        omega = float(self.omega) * (progress if self.config.ramp == "linear" else 1.0)
+        return omega * (1 - slopes[pushed.to(slopes.device)]).abs().sqrt().sum() / len(slopes)
 
     def _floor(self, progress: float) -> float:
         """The lowest NAPL that is allowed now; when steering, it falls in equal steps to the target."""
@@ -211,13 +210,14 @@ class _Penalised(nn.Module):
         if self.config.target is not None and not self._has_room(linear, self.config.target):
             self.omega.zero_()
         elif self.config.ramp == "steered":
-            self.omega.mul_(PACE if self._has_room(linear, self._floor(progress)) else 1 / PACE)
+            self.omega.mul_(self.pace if self._has_room(linear, self._floor(progress)) else 1 / self.pace)
 
-    def _allowed(self, near: Tensor, slopes: Tensor, progress: float) -> Tensor:
-        """Which of the units near 1 may become linear: the nearest first, none that leads below the floor."""
+    def _allowed(self, units: Tensor, slopes: Tensor, progress: float) -> Tensor:
+        """Which of some units may become linear now: those nearest to it first, none that leads below the floor."""
         room = self._napl(self.linear) - self._floor(progress) + ROUNDING
-        allowed = torch.zeros_like(near)
-        for unit in sorted(near.nonzero().flatten().tolist(), key=lambda unit: abs(float(slopes[unit]) - 1)):
+        allowed = torch.zeros_like(units)
+        distance = (slopes - 1).abs().masked_fill(~units, math.inf)
+        for unit in distance.argsort(stable=True)[: int(units.sum())].tolist():
             if self.quanta[unit] <= room:
                 allowed[unit] = True
                 room -= float(self.quanta[unit])

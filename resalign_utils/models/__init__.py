@@ -3,11 +3,13 @@
 A network is ``stem → blocks → head``. Block ``ℓ = 1..L`` maps ``h_{ℓ−1}`` to
 ``h_ℓ = σ(λ_ℓ P_ℓ h_{ℓ−1} + F_ℓ(h_{ℓ−1}))`` with a two-layer branch ``F_ℓ``, a skip factor ``λ_ℓ``, a skip map ``P_ℓ``
 (the identity, or a strided 1×1 convolution where the block halves the resolution) and an outer activation ``σ`` (ReLU
-for ``activation="post"``, the identity for ``activation="pre"``).
+for ``activation="post"``, the identity for ``activation="pre"``). With ``kind="repvgg"`` a block is one
+convolution, trained as the sum of three branches (:class:`RepVGGBlock`): a plain network, not a residual one.
 """
 
 from ._blocks import ResidualBlock, ResNet
 from ._build import build_model
 from ._config import ResNetConfig
+from ._repvgg import RepVGGBlock
 
-__all__ = ["ResNet", "ResNetConfig", "ResidualBlock", "build_model"]
+__all__ = ["RepVGGBlock", "ResNet", "ResNetConfig", "ResidualBlock", "build_model"]

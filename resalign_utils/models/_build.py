@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ._blocks import ResidualBlock, ResNet
 from ._config import ResNetConfig
+from ._repvgg import RepVGGBlock
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -52,6 +53,7 @@ _BUILDERS: dict[str, Callable[[ResNetConfig, tuple[int, int, int], int], ResNet]
     "fc": _fully_connected,
     "conv": _convolutional,
     "conv_down": _convolutional,
+    "repvgg": _convolutional,
 }
 
 
@@ -61,7 +63,8 @@ def _assemble(config: ResNetConfig, first: Sequence[nn.Module], pool: Sequence[n
         stem += [*_norm(config, config.width), nn.ReLU()]
     else:
         head = [*_norm(config, config.widths[-1]), nn.ReLU(), *head]
-    blocks = [_block(config, index) for index in range(config.depth)]
+    block = _repvgg_block if config.kind == "repvgg" else _block
+    blocks = [block(config, index) for index in range(config.depth)]
     return ResNet(nn.Sequential(*stem), blocks, nn.Sequential(*head, _classifier(config, classes)))
 
 
@@ -73,6 +76,15 @@ def _block(config: ResNetConfig, index: int) -> ResidualBlock:
     branch = _branch(config, inputs, outputs, skip)
     project = _projection(config, inputs, outputs) if skip and inputs != outputs else None
     return ResidualBlock(branch, skip, config.activation == "post", drop, project)
+
+
+def _repvgg_block(config: ResNetConfig, index: int) -> RepVGGBlock:
+    width = config.width
+    three, one = (
+        nn.Sequential(_layer(config, width, width, mirror="both", kernel=kernel), *_norm(config, width))
+        for kernel in (3, 1)
+    )
+    return RepVGGBlock(three, one, nn.BatchNorm2d(width) if config.skip_factors[index] else None)
 
 
 def _branch(config: ResNetConfig, inputs: int, outputs: int, skip: float) -> nn.Sequential:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["fc", "conv", "conv_down"]
+Kind = Literal["fc", "conv", "conv_down", "repvgg"]
 Activation = Literal["post", "pre"]
 Init = Literal["kaiming", "looks_linear"]
 
@@ -20,13 +20,18 @@ class ResNetConfig:
         kind: ``"fc"``, fully-connected with states of constant width; ``"conv"``, 3×3 convolutions with states of
             constant shape; ``"conv_down"``, the same, but block ``depth // 2``, counted from 0, halves the resolution
             (rounded up) and doubles the channels, and so do the states after it; its skip is a 1×1 convolution P of
-            stride 2, with batch norm in post-activation (He et al. 2016a, option B). The convolutional stem is 5×5,
-            of stride 2 if the image's shorter side has at least 16 pixels, else 1; their head averages over the image.
-        depth: number of blocks L, each of two layers; ``"conv_down"`` needs two of them.
+            stride 2, with batch norm in post-activation (He et al. 2016a, option B); ``"repvgg"``, one 3×3 convolution
+            per block with states of constant shape, ``h ← ReLU(BN(3×3 h) + BN(1×1 h) + BN(h))``, which is a plain stack
+            of ``depth + 1`` ReLU layers once its branches are merged (Ding et al. 2021; ``resalign_utils.fold``). The
+            convolutional stem is 5×5, of stride 2 if the image's shorter side has at least 16 pixels, else 1; their
+            head averages over the image.
+        depth: number of blocks L, each of two layers, or of one in ``"repvgg"``; ``"conv_down"`` needs two of them.
         width: number of units, or of channels, of the state ``h_0``, and of every ``h_ℓ`` but those of ``"conv_down"``
             after the block that doubles it.
         skip: ``True`` or ``False`` for all blocks, one factor λ, or one factor per block. λ scales the skip
-            path only, never the branch and so never its Jacobian; where it is 0 there is no P.
+            path only, never the branch and so never its Jacobian; where it is 0 there is no P. ``"repvgg"`` has the
+            branch BN(h) where it is 1, and not where it is 0; it knows no other factor, and no other value than the
+            default of what follows.
         activation: ``"post"``, ``h ← ReLU(λPh + F(h))`` with ``F = [BN] W₂ ReLU [BN] W₁`` (He et al. 2016a, the
             kind that Li & Papyan 2023 study); ``"pre"``, ``h ← λPh + F(h)`` with
             ``F = W₂ ReLU [BN] W₁ ReLU [BN]`` (He et al. 2016b).
@@ -75,6 +80,19 @@ class ResNetConfig:
                 raise ValueError(f"skip has {len(self.skip_factors)} factors; depth={self.depth} needs as many.")
         if not all(map(math.isfinite, self.skip_factors)):
             raise ValueError(f"skip must be True, False or finite factors; got {self.skip!r}.")
+        if self.kind == "repvgg":
+            self._check_repvgg()
+
+    def _check_repvgg(self) -> None:
+        for field, needed in (("activation", "post"), ("norm", True), ("stochastic_depth", 0.0), ("init", "kaiming")):
+            value = getattr(self, field)
+            if value != needed:
+                raise ValueError(f"kind='repvgg' needs {field}={needed!r}; got {value!r}. Take kind='conv' for it.")
+        if not set(self.skip_factors) <= {0.0, 1.0}:
+            raise ValueError(
+                f"kind='repvgg' has a branch BN(h) or has none: skip must be True, False or factors 0 and 1; got "
+                f"{self.skip!r}."
+            )
 
     @property
     def skip_factors(self) -> tuple[float, ...]:

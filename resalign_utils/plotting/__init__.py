@@ -14,6 +14,9 @@ from ._dots import condition_dots
 from ._films import trajectories_over_training
 from ._images import image_grid
 from ._jacobians import coupling_grid, score_matrix
+from ._lengths import path_lengths
+from ._linearization import linearization_sweep
+from ._linearization_points import LinearizedPoint
 from ._map import alignment_map
 from ._palette import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
 from ._spectra import spectra
@@ -23,6 +26,7 @@ from ._trajectories import trajectories
 __all__ = [
     "CLASS_COLOURS",
     "CONDITION_COLOURS",
+    "LinearizedPoint",
     "MapCell",
     "alignment_map",
     "bars",
@@ -36,6 +40,8 @@ __all__ = [
     "depth_law",
     "image_grid",
     "inverse_singular_values",
+    "linearization_sweep",
+    "path_lengths",
     "score_matrix",
     "spectra",
     "theme",

@@ -1,0 +1,269 @@
+"""What is linear in a trained network, merged where the algebra is exact."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules import batchnorm, conv, dropout, pooling
+
+from ..jacobians import exact_arithmetic
+from ._graph import module_of, traced
+from ._merge import Affine, added, affine, composed, has_statistics, multiple_of_identity, scale_and_shift, scaled
+
+_SUMS = (operator.add, torch.add)  # as which torch.fx records += too
+_PRODUCTS = (operator.mul, torch.mul)
+# What returns memory of its own, unless it is told to work in place.
+_FRESH = (
+    nn.Linear, conv._ConvNd, batchnorm._BatchNorm, nn.ReLU, nn.PReLU, pooling._MaxPoolNd, pooling._AvgPoolNd,
+    pooling._AdaptiveAvgPoolNd, pooling._AdaptiveMaxPoolNd,
+)  # fmt: skip
+
+
+@torch.no_grad()
+def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-5) -> fx.GraphModule:
+    """Copy a network with everything merged that is linear, as far as that is exact.
+
+    Until nothing changes,
+
+    * PReLUs whose slopes are all 1, identities and dropout are dropped;
+    * a batch norm, and a factor λ, goes into the fully-connected layer or convolution before it;
+    * of two fully-connected layers or convolutions in a row one is made, and so is of a batch norm before such a layer.
+      Where the second convolution pads, this is exact only after a 1×1 convolution without bias, since what comes out
+      of the first is not zero around the image; elsewhere the two are left;
+    * of two linear layers, or one and an identity, that are added and have the same input, one is made: the identity
+      and the 1×1 convolution beside a 3×3 one (Ding et al. 2021, section 3.3), the skip around a linear branch
+      (W + λI).
+
+    Two layers are merged only if the one takes no more numbers (weights, biases, batch norm's statistics): two 3×3
+    convolutions as one of 5×5, or two sides of a bottleneck as one wide matrix, would cost more memory and time. A
+    value that is used twice, a module that is called twice or carries hooks, a subclass of a layer, and what is called
+    as a function, are left alone. Where the model writes in place over a value that something else may read, no PReLU
+    is dropped and no sum is merged. (``torch.fx`` itself takes ``h += f`` for ``h = h + f``: another name of the old
+    ``h`` does not see the sum. The check on x would tell.)
+
+    The algebra is done in float64 on the CPU. A batch norm beside or after a fully-connected layer is taken to see
+    (n, units), not sequences.
+
+    Args:
+        model: any module that ``torch.fx`` can trace, whose floating-point tensors have one dtype and device; it is
+            not changed.
+        x: inputs (n, ...) on which the outputs of the model in eval mode and of the folded one are compared. Without
+            them no check is made.
+        tolerance: largest difference allowed, relative to the largest output.
+
+    Returns:
+        A ``torch.fx.GraphModule`` in eval mode, on the model's device and of its dtype. It was traced in eval mode:
+        ``.train()`` does not bring dropout or batch norm back.
+
+    Raises:
+        ValueError: the model cannot be traced, or has several dtypes or devices.
+        TypeError: with x, the model does not return one tensor.
+        RuntimeError: the outputs on x differ by more than ``tolerance``; the text says by how much.
+    """
+    device, dtype = _place(model)
+    model = copy.deepcopy(model).eval()
+    folded = traced(copy.deepcopy(model)).to(torch.device("cpu"), torch.float64)
+    while sum(any(rule(folded, node) for rule in _RULES) for node in folded.graph.nodes):
+        pass  # something was merged on the way through the graph: once more
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    folded = folded.to(device, dtype).eval()
+    if x is not None:
+        _check_same(model, folded, x, tolerance)
+    return folded
+
+
+def _drop(net: fx.GraphModule, node: fx.Node) -> bool:
+    """Rule 1: what returns its input."""
+    module, source = module_of(net, node), _source(node)
+    if source is None or _has_hooks(module):
+        return False
+    nothing = type(module) is nn.Identity or isinstance(module, dropout._DropoutNd)
+    if isinstance(module, nn.PReLU) and bool((module.weight == 1).all()):
+        # it returned a copy: nobody may write into the original now
+        nothing = _writes_are_private(net) and (
+            _is_private(net, source) or not any(_written(net, u) is node for u in node.users)
+        )
+    if nothing:
+        node.replace_all_uses_with(source)
+        net.graph.erase_node(node)
+    return nothing
+
+
+def _absorb(net: fx.GraphModule, node: fx.Node) -> bool:
+    """Rule 2: a batch norm, or a factor, into the layer before it."""
+    source, factor = _product(node)
+    norm = _own_module(net, node)
+    if has_statistics(norm):
+        source = _source(node)
+    layer = None if source is None or len(source.users) > 1 else _own_module(net, source)
+    if source is None or not (type(layer) is nn.Linear or type(layer) is nn.Conv2d):
+        return False
+    scale, shift = layer.weight.new_full((len(layer.weight),), factor or 0.0), None
+    if factor is None:
+        if not has_statistics(norm) or (type(norm) is nn.BatchNorm1d) != (type(layer) is nn.Linear):
+            return False
+        scale, shift = scale_and_shift(norm)
+        if len(scale) != len(layer.weight):  # over the places of a sequence
+            return False
+    _replace(net, source, scaled(layer, scale, shift), node)
+    return True
+
+
+def _compose(net: fx.GraphModule, node: fx.Node) -> bool:
+    """Rule 3: a linear layer after a linear layer."""
+    source = _source(node)
+    if source is None or len(source.users) > 1:
+        return False
+    first, second = affine(_own_module(net, source)), affine(_own_module(net, node))
+    merged = composed(first, second) if first and second else None
+    if merged is None:
+        return False
+    _replace(net, source, merged.module(), node)
+    return True
+
+
+def _add(net: fx.GraphModule, node: fx.Node) -> bool:
+    """Rule 4: the sum of two linear layers, or of one and an identity, with one input."""
+    terms = [term for term in node.args if isinstance(term, fx.Node)]
+    is_sum = node.op == "call_function" and node.target in _SUMS and not node.kwargs
+    if not is_sum or len(terms) != 2 or terms[0] is terms[1]:
+        return False
+    (source, one), (other_source, other) = (_branch(net, term) for term in terms)
+    if source is not other_source or not _writes_are_private(net):
+        return False
+    if not isinstance(one, Affine):
+        terms, one, other = terms[::-1], other, one
+    if not isinstance(one, Affine):  # two identities
+        return False
+    twin = other if isinstance(other, Affine) else multiple_of_identity(other, one)
+    merged = added(one, twin)
+    if merged is None:
+        return False
+    net.add_submodule(str(terms[0].target), merged.module())
+    with net.graph.inserting_before(node):
+        new = net.graph.call_module(str(terms[0].target), (source,))
+    node.replace_all_uses_with(new)
+    for spent in (node, *(term for term in terms if term is not source)):
+        net.graph.erase_node(spent)
+    return True
+
+
+_RULES: tuple[Callable[[fx.GraphModule, fx.Node], bool], ...] = (_drop, _absorb, _compose, _add)
+
+
+def _branch(net: fx.GraphModule, term: fx.Node) -> tuple[fx.Node, Affine | float]:
+    """The input of a term of a sum, and what is done to it: a linear map, a factor, or nothing, which is factor 1."""
+    if len(term.users) == 1:
+        source, factor = _product(term)
+        if source is not None and factor is not None:
+            return source, factor
+        source, linear = _source(term), affine(_own_module(net, term))
+        if source is not None and linear is not None:
+            return source, linear
+    return term, 1.0
+
+
+def _product(node: fx.Node) -> tuple[fx.Node | None, float | None]:
+    """``(h, λ)`` of a node λ·h with a number λ; ``(None, None)`` of another."""
+    if node.op == "call_function" and node.target in _PRODUCTS and len(node.args) == 2 and not node.kwargs:
+        for h, factor in (node.args, node.args[::-1]):
+            if isinstance(h, fx.Node) and isinstance(factor, int | float):
+                return h, float(factor)
+    return None, None
+
+
+def _source(node: fx.Node) -> fx.Node | None:
+    """The value that a module is called with, if it is called with one."""
+    alone = node.op == "call_module" and len(node.args) == 1 and not node.kwargs
+    return node.args[0] if alone and isinstance(node.args[0], fx.Node) else None
+
+
+def _own_module(net: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module of a call, if nothing else in the graph calls it or reads its tensors, and it carries no hooks."""
+    module = module_of(net, node)
+    if module is None or _has_hooks(module):
+        return None
+    name = str(node.target)
+    readers = [
+        n for n in net.graph.nodes if n.op in ("call_module", "get_attr") and f"{n.target}.".startswith(f"{name}.")
+    ]
+    return module if readers == [node] else None
+
+
+def _has_hooks(module: nn.Module | None) -> bool:
+    return module is not None and bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _replace(net: fx.GraphModule, source: fx.Node, layer: nn.Module, spent: fx.Node) -> None:
+    """``layer`` in place of the module that ``source`` calls and of what ``spent`` did to its output."""
+    net.add_submodule(str(source.target), layer)
+    spent.replace_all_uses_with(source)
+    net.graph.erase_node(spent)
+
+
+# Writing in place
+
+
+def _written(net: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The value that the node may write over."""
+    out = node.kwargs.get("out")
+    if isinstance(out, fx.Node):
+        return out
+    module = module_of(net, node)
+    writes = bool(node.kwargs.get("inplace")) or getattr(module, "inplace", False) is True
+    if node.op in ("call_function", "call_method"):
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        writes = writes or (name.endswith("_") and not name.endswith("__"))
+    return node.all_input_nodes[0] if writes and node.all_input_nodes else None
+
+
+def _is_private(net: fx.GraphModule, value: fx.Node) -> bool:
+    """Whether the value is read once, and nothing else shares its memory."""
+    if len(value.users) > 1:
+        return False
+    written = _written(net, value)
+    if written is not None:
+        return _is_private(net, written)
+    fresh = value.op == "call_function" and value.target in _SUMS + _PRODUCTS
+    return fresh or isinstance(module_of(net, value), _FRESH)
+
+
+def _writes_are_private(net: fx.GraphModule) -> bool:
+    """Whether every value that is written over is read by its writer alone, so that the order of reading is free."""
+    written = [_written(net, node) for node in net.graph.nodes]
+    return all(_is_private(net, value) for value in written if value is not None)
+
+
+# Before and after
+
+
+def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    tensors = [tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()]
+    places = sorted({(str(tensor.device), str(tensor.dtype)) for tensor in tensors})
+    if len(places) > 1:
+        found = ", ".join(f"{dtype} on {device}" for device, dtype in places)
+        raise ValueError(
+            f"Expected a model of one dtype on one device; got {found}. Convert it: model.to(device, dtype)."
+        )
+    return (tensors[0].device, tensors[0].dtype) if tensors else (torch.device("cpu"), torch.get_default_dtype())
+
+
+def _check_same(model: nn.Module, folded: nn.Module, x: Tensor, tolerance: float) -> None:
+    with exact_arithmetic(x.device):
+        expected, found = model(x.clone()), folded(x.clone())
+    if not isinstance(expected, Tensor):
+        raise TypeError(
+            f"The check on x compares one tensor; the model returned {type(expected).__name__}. Fold without x and "
+            "compare the parts."
+        )
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if not difference <= tolerance:  # NaN is no agreement
+        raise RuntimeError(
+            f"The folded model's outputs differ from the original's by {difference:.1e} of the largest, more than "
+            f"tolerance={tolerance:g}. Fold in float64 (model.double(), x.double()) to tell rounding from an error."
+        )
