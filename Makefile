@@ -41,7 +41,7 @@ bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks
 
 pages: $(STAMP) ## open every page that is built in a browser with no network
-	@$(PY) -m pytest tests/book/test_pages.py
+	@$(PY) -m pytest tests/book/test_pages.py -n 2 --dist load
 
 clean: ## remove what was built and all caches of tools
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

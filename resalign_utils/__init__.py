@@ -31,7 +31,7 @@ from .linearization import (
     path_length_distribution,
     post_train,
 )
-from .models import ResidualBlock, ResNet, ResNetConfig, build_model
+from .models import RepVGGBlock, ResidualBlock, ResNet, ResNetConfig, build_model
 from .records import recorded
 from .residuals import Residual, Trace, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
@@ -57,6 +57,7 @@ __all__ = [
     "LinearizationHistory",
     "Monitor",
     "NeuralCollapse",
+    "RepVGGBlock",
     "ResNet",
     "ResNetConfig",
     "Residual",

@@ -311,6 +311,12 @@ def test_what_is_shared_hooked_or_called_as_a_function_is_left(wire, left):
     check(Wired(wire, **parts, one=nn.Parameter(torch.ones(1))), pictures(4), left)
 
 
+def test_layer_whose_weight_is_computed_is_left():
+    computed = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+    left = ["Linear", "ParametrizedLinear", "BatchNorm1d"]
+    check(nn.Sequential(nn.Linear(4, 4), computed, nn.BatchNorm1d(4)), pictures(4), left)
+
+
 @pytest.mark.parametrize(
     "functional",
     [

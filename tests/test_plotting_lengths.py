@@ -51,6 +51,7 @@ def test_each_law_has_a_row_of_its_own_over_one_axis():
     tops = [axis.domain[0] for axis in figure.select_yaxes()]
     assert tops == sorted(tops, reverse=True)  # in the order of the mapping, from above
     assert {axis.range for axis in figure.select_xaxes()} == {(-0.6, 11.6)}
+    assert {axis.matches for axis in figure.select_xaxes()} == {"x3", None}  # and they are zoomed together
 
 
 def test_the_mean_is_marked_and_said():

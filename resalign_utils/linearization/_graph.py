@@ -50,8 +50,9 @@ def traced(model: nn.Module, x: Tensor | None = None) -> fx.GraphModule:
             with torch.no_grad():
                 ShapeProp(graph).propagate(x)
     except Exception as error:  # whatever a foreign forward pass raises when it meets a proxy instead of a tensor
+        reason = (str(error).splitlines() or ["no message"])[0]
         raise ValueError(
-            f"torch.fx cannot trace {type(model).__name__} ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"torch.fx cannot trace {type(model).__name__} ({type(error).__name__}: {reason}). "
             "Expected a forward pass without control flow that depends on tensors; give a part of the model that has "
             "none, or rewrite the branch."
         ) from error
