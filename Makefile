@@ -9,7 +9,7 @@ export MKL_NUM_THREADS ?= 1
 export PLOTLY_RENDERER := plotly_mimetype
 export TQDM_DISABLE := 1
 
-RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization
+RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization bridge
 
 .DEFAULT_GOAL := help
 .PHONY: help book test html notebooks lint results bench pages clean distclean FORCE

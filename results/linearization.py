@@ -35,7 +35,7 @@ EPOCHS, LONGER = 8, 2
 WATCHED = 1000  # test images that are classified after each epoch; the accuracy that is reported is of all of them
 CHANNEL = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 15.0)
 LAYER = (0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 15.0)  # whole layers: there is nothing between two numbers
-FEWER = (0.5, 1.0, 2.0, 4.0)
+FEWER = (1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)

@@ -359,6 +359,29 @@ def test_slopes_near_one_or_past_it_are_frozen_nearest_first(trained, pictures):
     assert (first == 1).tolist() == [False, True, False, True]
 
 
+@pytest.mark.parametrize(("room", "chosen"), [(0.2, set()), (0.3, {"outer"}), (0.4, {"outer", "inner"})])
+def test_the_nearest_unit_is_waited_for_although_one_inside_a_branch_would_fit(pictures, room, chosen):
+    """Four channels: a unit of an outer ReLU is ¼ of NAPL, one inside a branch ⅛."""
+    model = linearize(build_model(ResNetConfig(2, 4, "conv"), pictures))
+    wrapped = _Penalised(model, pictures, LinearizationConfig(ramp="steered", target=0.0, steer=1.0))
+    block = model.blocks[0]
+    block.outer.weight.data[0], block.branch[2].weight.data[0] = 0.9, 0.8
+    wrapped.penalty(room / wrapped.start).backward()  # the plan is lower by this room
+    pushed = {"outer": block.outer.weight.grad, "inner": block.branch[2].weight.grad}
+    assert {name for name, gradient in pushed.items() if gradient[0] != 0} == chosen
+    assert sum(int((slope.weight.grad != 0).sum()) for slope in slopes_of(model)) == len(chosen)
+
+
+def test_at_the_target_whatever_fits_may_go(pictures):
+    model = linearize(build_model(ResNetConfig(2, 4, "conv"), pictures))
+    config = LinearizationConfig(ramp="steered", target=3.8, steer=0.5)  # NAPL is 4, and ⅛ fits, ¼ does not
+    wrapped, block = _Penalised(model, pictures, config), model.blocks[0]
+    block.outer.weight.data[0], block.branch[2].weight.data[0] = 0.9, 0.8
+    wrapped.penalty(0.9).backward()
+    assert (block.outer.weight.grad == 0).all()
+    assert (block.branch[2].weight.grad != 0).tolist() == [True, False, False, False]
+
+
 def test_interrupted_post_training_goes_on_where_it_was(trained, pictures, tmp_path):
     config = LinearizationConfig(omega=1.0, ramp="steered", target=2.0, train=replace(RECIPE, epochs=20))
     whole = linearize(trained)

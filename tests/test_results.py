@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from results import _record, collapse, counterfactuals, linearization, small_and_unbalanced, theory
+from results import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
 from results.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 
 STEPS = 200 * 12  # of the base
@@ -150,3 +150,11 @@ def test_post_training_is_kept_and_not_done_again(monkeypatch):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     with pytest.raises(TypeError):
         linearization.linearized(replace(setting, target=3.0), run)
+
+
+def test_recorded_bridge_is_what_the_program_lists():
+    settings, frame = bridge.settings(), ra.recorded("bridge")
+    assert len(settings) == len(frame)
+    for setting, row in zip(settings, frame.to_dict("records"), strict=True):
+        assert setting.labels == {key: None if row[key] != row[key] else row[key] for key in setting.labels}
+        assert row["config"] == as_json(asdict(setting.base))

@@ -213,14 +213,21 @@ class _Penalised(nn.Module):
             self.omega.mul_(self.pace if self._has_room(linear, self._floor(progress)) else 1 / self.pace)
 
     def _allowed(self, units: Tensor, slopes: Tensor, progress: float) -> Tensor:
-        """Which of some units may become linear now: those nearest to it first, none that leads below the floor."""
-        room = self._napl(self.linear) - self._floor(progress) + ROUNDING
+        """Which of some units may become linear now: those nearest to it first, none that leads below the floor.
+
+        On the way to the target the nearest is waited for, also where one inside a branch, which counts half, would
+        fit already: else the branches would be emptied first, whatever the loss says.
+        """
+        floor = self._floor(progress)
+        room = self._napl(self.linear) - floor + ROUNDING
         allowed = torch.zeros_like(units)
         distance = (slopes - 1).abs().masked_fill(~units, math.inf)
         for unit in distance.argsort(stable=True)[: int(units.sum())].tolist():
             if self.quanta[unit] <= room:
                 allowed[unit] = True
                 room -= float(self.quanta[unit])
+            elif floor > (self.config.target or 0.0):
+                break
         return allowed
 
     def _has_room(self, linear: Tensor, floor: float) -> bool:
