@@ -83,11 +83,11 @@ def test_two_processes_asking_at_once_train_once(tmp_path, spawn):
 def test_interrupted_run_is_continued_to_the_same_weights(trained, tmp_path, monkeypatch):
     epochs, train_epoch = [], training._loop._train_epoch
 
-    def interrupted(model, data, optimizer, config, epoch, history):
+    def interrupted(model, data, optimizer, config, epoch, history, *rest):
         epochs.append(epoch)
         if epochs.count(7) == 1 and epoch == 7:
             raise KeyboardInterrupt
-        train_epoch(model, data, optimizer, config, epoch, history)
+        train_epoch(model, data, optimizer, config, epoch, history, *rest)
 
     monkeypatch.setattr(training._loop, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
