@@ -1,0 +1,49 @@
+"""The arithmetic in which this package evaluates and differentiates a model: full precision, twice differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Full precision and the kernels that can be differentiated twice, while it lasts; calls may be nested.
+
+    Autocast is off for the device's type. TF32 and bfloat16 inside of float32 products are off: TF32, which cuDNN has
+    on by default, keeps ten bits of the mantissa, and its products are wrong by 1e-3, more than the residuals that are
+    asked for. Attention is done by its mathematical kernel, and ``nn.MultiheadAttention`` and
+    ``nn.TransformerEncoderLayer`` without their fast path: the fused kernels have no second derivative.
+
+    What the caller had set is set again afterwards, also after an error.
+
+    Args:
+        device: where the model is.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        _turn_off_tf32(stack)
+        yield
+
+
+def _turn_off_tf32(stack: ExitStack) -> None:
+    """Make float32 products use all 24 bits until the stack is closed."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):
+        kinds = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul]
+        kinds += [backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul]
+        for kind in kinds:
+            stack.callback(setattr, kind, "fp32_precision", kind.fp32_precision)
+            kind.fp32_precision = "ieee"
+    else:  # torch before 2.9, where the two interfaces must not be mixed
+        stack.callback(setattr, backends.cudnn, "allow_tf32", backends.cudnn.allow_tf32)
+        backends.cudnn.allow_tf32 = False
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("highest")
