@@ -1,7 +1,7 @@
 """Residual Jacobians and Residual Alignment: how the blocks of a residual network work together.
 
 Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
-``residuals → jacobians → svd → alignment, collapse`` measure it, ``linearization`` takes nonlinear units out of it and
+``residuals → operators → svd → alignment, collapse`` measure it, ``linearization`` takes nonlinear units out of it and
 counts what is left. ``theory`` is the model in which alignment can be proved, ``sweeps`` makes many runs, ``plotting``
 draws. Everything public is here.
 """
@@ -21,7 +21,6 @@ from .alignment import (
 )
 from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
-from .jacobians import JacobianBatch, JacobianOperator, dense_jacobians
 from .linearization import (
     LinearizationConfig,
     LinearizationHistory,
@@ -32,6 +31,7 @@ from .linearization import (
     post_train,
 )
 from .models import RepVGGBlock, ResidualBlock, ResNet, ResNetConfig, build_model
+from .operators import JacobianBatch, JacobianOperator, MatrixBatch, dense_jacobians
 from .records import recorded
 from .residuals import Residual, Trace, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
@@ -55,6 +55,7 @@ __all__ = [
     "JacobianOperator",
     "LinearizationConfig",
     "LinearizationHistory",
+    "MatrixBatch",
     "Monitor",
     "NeuralCollapse",
     "RepVGGBlock",

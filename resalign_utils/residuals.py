@@ -43,6 +43,10 @@ class Residual:
     output: Tensor
     follows: bool
 
+    def rows(self, index: Tensor) -> Residual:
+        """The same at some of the n rows."""
+        return Residual(self.index, self.name, self.branch, self.input[index], self.output[index], self.follows)
+
     @property
     def step(self) -> Tensor | None:
         """``h_ℓ − h_{ℓ−1}`` (n, *out), or None where the block changes the shape."""

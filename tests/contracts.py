@@ -34,7 +34,7 @@ class MatrixOperator:
 
 
 class MatrixBatch:
-    """Matrices (n, m, d) behind the interface that ``krylov_svd`` asks for; it counts its products with each."""
+    """Matrices (n, m, d) behind the interface that ``decompose`` asks for; it counts its products with each."""
 
     def __init__(self, matrices, in_shape=None, out_shape=None):
         self.matrices, self.matvecs, self.shape = matrices, 0, tuple(matrices.shape[1:])

@@ -15,9 +15,9 @@ from scipy.sparse.linalg import LinearOperator, svds
 from torch.testing import assert_close
 
 import resalign_utils.svd._krylov as krylov
-import resalign_utils.svd._truncated as truncated
+import resalign_utils.svd._solve as solving
 from resalign_utils import truncated_svd
-from resalign_utils.svd import cheaper_method, dense_svd, krylov_svd
+from resalign_utils.svd import SVDOptions, cheaper_method, decompose, dense_svd
 
 F64 = torch.float64
 SHAPES = [(80, 80), (60, 40), (40, 60), (100, 30), (30, 100), (17, 23), (7, 1), (1, 7)]
@@ -129,8 +129,9 @@ def test_matrices_in_step_give_what_each_gives_alone(device, shape, names, k, sm
     matrices = torch.stack([matrix_with(spectrum, *shape, i) for i, spectrum in enumerate(spectra)])
     matrices, tolerance = matrices.to(device, dtype), KRYLOV_TOLERANCE[dtype]
     with small_bases(8 if small else 512):
-        found = krylov_svd(MatrixBatch(matrices), k, tol=tolerance / 2, limit=20_000)
-        alone = [krylov_svd(MatrixBatch(a[None]), k, tol=tolerance / 2, limit=20_000) for a in matrices]
+        options = SVDOptions("krylov", tolerance / 2, max_matvecs=20_000)
+        found = decompose(MatrixBatch(matrices), k, options)
+        alone = [decompose(MatrixBatch(a[None]), k, options) for a in matrices]
     assert (found.residuals <= tolerance).all()
     for i, matrix in enumerate(matrices):
         check_svd(found.U[i], found.S[i], found.V[i], matrix, k, tolerance=tolerance)
@@ -311,7 +312,7 @@ def test_nan_in_one_matrix_of_several_is_found():
     matrices = torch.stack([random_matrix(20, 20, seed) for seed in range(3)])
     matrices[1, 4, 5] = torch.nan
     with pytest.raises(ValueError, match="A product J v gives NaN"):
-        krylov_svd(MatrixBatch(matrices), 2, tol=1e-4)
+        decompose(MatrixBatch(matrices), 2, SVDOptions("krylov"))
 
 
 @pytest.mark.parametrize(("m", "d"), [*SIDES, WIDE])
@@ -452,7 +453,7 @@ def test_auto_takes_the_cheaper_method_and_says_which():
 @pytest.mark.parametrize("way", ["dense", "krylov"])
 def test_auto_asks_cheaper_method_with_the_shape_and_k(monkeypatch, way):
     asked = []
-    monkeypatch.setattr(truncated, "cheaper_method", lambda *arguments: asked.append(arguments) or way)
+    monkeypatch.setattr(solving, "cheaper_method", lambda *arguments: asked.append(arguments) or way)
     assert truncated_svd(MatrixOperator(random_matrix(9, 7)), 2, method="auto").method == way
     assert asked == [((9, 7), 2)]
     assert truncated_svd(MatrixOperator(random_matrix(9, 7)), 2, method="dense").method == "dense"

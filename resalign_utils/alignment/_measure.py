@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arithmetic import exact_arithmetic
 from ..residuals import Residual, Trace, trace
-from ..svd import check_rank
+from ..svd import Method, SVDOptions, check_rank
 from ._report import AlignmentReport
 from ._scores import (
     affine_share,
     comparable_blocks,
     couplings,
-    in_frames_of,
+    frames_of,
+    in_frames,
     left_right,
     mean_over,
+    rank_of,
     ratio,
     trajectory_scores,
 )
-from ._svd import Method, decompose, open_operators, split
+from ._svd import open_and_decompose, split
+
+FEW_CLASSES = 20  # up to so many, σ_{C+1} is computed without being asked for
+DEAD = 1e-3  # of the median over blocks: a σ_1 below it
 
 
 @torch.no_grad()
@@ -30,6 +35,7 @@ def measure_alignment(
     x: Tensor,
     *,
     k: int | None = None,
+    rank: int | None = None,
     num_classes: int | None = None,
     method: Method = "auto",
     tol: float = 1e-4,
@@ -40,7 +46,9 @@ def measure_alignment(
     Args:
         model: a network in eval mode with residual blocks that :func:`residual_branch` knows.
         x: inputs (n, ...), for images (n, c, h, w); ``ImageData.sample()`` gives ten test images of each class.
-        k: number of singular vectors compared; the number of classes if not given.
+        k: number of singular vectors compared; min(C, 10) if not given, or fewer if a block has fewer.
+        rank: number of singular values computed, at least k. If not given, C + 5 for up to 20 classes, so that RA3's
+            σ_{C+1} is among them, else k.
         num_classes: C; the length of the logits if not given.
         method: how the singular vectors are computed, see :func:`jacobian_svd`; for each block the cheaper way.
         tol: residual, relative to σ_1, at which the Krylov method stops.
@@ -53,38 +61,44 @@ def measure_alignment(
         RuntimeWarning: singular triplets have not converged.
 
     Raises:
-        ValueError: what :func:`trace` refuses; k outside 1..min(m, d) of a block; no class count.
+        ValueError: what :func:`trace` refuses; a block whose derivative cannot be proved; k or rank out of range; no
+            class count.
     """
     path = trace(model, x)
     classes = num_classes or _classes_of(path)
     sizes = [min(r.input[0].numel(), r.output[0].numel()) for r in path.residuals]
-    k = min(classes, *sizes) if k is None else k
-    check_rank(k, (min(sizes), min(sizes)))
-    rank = min(*sizes, max(k, classes + 5))
-    parts = [
-        _measure_jacobians(part, k, rank, method=method, tol=tol, seed=seed, first=first)
-        for first, part in split(path.residuals, rank, method)
-    ]
+    side = min(sizes)
+    k = min(classes, 10, side) if k is None else k
+    check_rank(k, (side, side))
+    if rank is None:
+        rank = min(side, max(k, classes + 5)) if classes <= FEW_CLASSES else k
+    if not k <= rank <= side:
+        raise ValueError(f"rank must lie in k..{side} = {k}..{side}; got {rank}.")
+    options = SVDOptions(method, tol, seed)
+    parts = [_measure_jacobians(part, k, rank, options, first) for first, part in split(path.residuals, rank, options)]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     sigma, comparable = tensors["singular_values"], comparable_blocks(path.residuals)
     pairs = comparable & ~torch.eye(len(sizes), dtype=torch.bool, device=x.device)
     line_shape, cv, still = trajectory_scores(path.residuals)
-    top, energy, error = min(classes, rank), tensors.pop("squared_norm"), tensors.pop("squared_norm_error")
-    share = ratio(sigma[..., :top].square().sum(-1), energy).clamp(max=1)
-    dead = sigma[..., 0] == 0
+    energy, error = tensors.pop("squared_norm"), tensors.pop("squared_norm_error")
+    unknown = torch.full_like(energy, math.nan)
+    known = classes <= rank or rank == side  # whether all that there are of σ_1..σ_C were computed
+    share = ratio(sigma[..., : min(classes, rank)].square().sum(-1), energy).clamp(max=1) if known else unknown
+    top = sigma[..., 0]
     return AlignmentReport(
         line_shape_score=line_shape,
         step_cv=cv,
         rank_energy=share,
         rank_energy_error=share * ratio(error, energy),
-        rank_drop=ratio(sigma[..., classes], sigma[..., 0]) if classes < rank else torch.full_like(energy, math.nan),
+        rank_drop=ratio(sigma[..., classes], top) if classes < rank else unknown,
         alignment=mean_over(tensors["coupling"], pairs),
-        dead=dead,
+        dead=top <= DEAD * top.median(1, keepdim=True).values,
         still=still,
         comparable=comparable,
         num_classes=classes,
         k=k,
         block_names=tuple(r.name for r in path.residuals),
+        missing=_missing(classes, rank, side),
         **tensors,
     )
 
@@ -117,32 +131,44 @@ def coupling_matrices(
     """
     if not comparable_blocks(path.residuals).all():
         raise ValueError("Coupling matrices need blocks between equal shapes. Trace a part of constant shape.")
-    parts = [
-        _coupling_matrices(part, k, mixed=mixed, method=method, tol=tol, seed=seed)
-        for _, part in split(path.residuals, k, method)
-    ]
+    options, parts = SVDOptions(method, tol, seed), []
+    for first, residuals in split(path.residuals, k, options):
+        operators, svds = zip(*open_and_decompose(residuals, k, options, first), strict=True)
+        frames = frames_of(svds, k, tol)
+        parts.append(torch.stack([in_frames(operator, frames, mixed=mixed) for operator in operators], 1))
     return torch.cat(parts)
 
 
-def _coupling_matrices(residuals: list[Residual], k: int, *, mixed: bool, **how: Any) -> Tensor:
-    operators = open_operators(residuals, k, how.pop("method"))
-    svds = decompose(residuals, operators, k, warm_start=True, **how)
-    return torch.stack([in_frames_of(operator, svds, k, mixed=mixed) for operator in operators], 1)
-
-
-def _measure_jacobians(residuals: list[Residual], k: int, rank: int, **how: Any) -> dict[str, Tensor]:
+def _measure_jacobians(
+    residuals: list[Residual], k: int, rank: int, options: SVDOptions, first: int
+) -> dict[str, Tensor]:
     """Everything that needs the Jacobians, for the inputs of ``residuals``; all operators live at once."""
-    operators = open_operators(residuals, rank, how.pop("method"))
-    svds = decompose(residuals, operators, rank, warm_start=True, **how)
-    names = {"S": "singular_values", "residuals": "residuals"} | {
+    operators, svds = zip(*open_and_decompose(residuals, rank, options, first), strict=True)
+    numbers = {"S": "singular_values", "residuals": "residuals"} | {
         name: name for name in ("squared_norm", "squared_norm_error")
     }
+    with exact_arithmetic(residuals[0].input.device):
+        shares = [affine_share(r, svd) for r, svd in zip(residuals, svds, strict=True)]
     return {
-        **{name: torch.stack([getattr(svd, field) for svd in svds], 1) for field, name in names.items()},
-        "left_right": torch.stack([left_right(svd, k) for svd in svds], 1),
-        "affine_share": torch.stack([affine_share(r, svd) for r, svd in zip(residuals, svds, strict=True)], 1),
-        **couplings(residuals, operators, svds, k),
+        **{name: torch.stack([getattr(svd, field) for svd in svds], 1) for field, name in numbers.items()},
+        "rank": torch.stack([rank_of(svd, options.tol) for svd in svds], 1),
+        "left_right": torch.stack([left_right(svd, k, options.tol) for svd in svds], 1),
+        "affine_share": torch.stack(shares, 1),
+        **couplings(residuals, operators, svds, k, options.tol),
     }
+
+
+def _missing(classes: int, rank: int, side: int) -> dict[str, str]:
+    """Why a score of RA3 is NaN."""
+    if classes < rank:
+        return {}
+    if rank == side:
+        return {"rank_drop": f"A Jacobian has {side} singular values, no more than there are classes ({classes})."}
+    said = (
+        f"With {classes} classes it needs {classes + 1} singular values, and {rank} were computed. Call "
+        f"measure_alignment(..., rank={min(side, classes + 1)})."
+    )
+    return {"rank_drop": said} if classes == rank else {"rank_drop": said, "rank_energy": said}
 
 
 def _classes_of(path: Trace) -> int:

@@ -34,32 +34,38 @@ class AlignmentReport:
             line in one direction, √L for orthogonal steps (null). Over runs of blocks of equal shape, weighted by
             length (Gai & Zhang 2021). 0 if no step has a length.
         step_cv: (n,) RA1, standard deviation / mean of the step lengths (ddof = 0, weighted alike); 0 iff equispaced.
-        singular_values: (n, L, r) with r = min(m, d, max(k, C+5)).
+        singular_values: (n, L, r), the r largest, r ≥ k; r = min(m, d, max(k, C+5)) for up to 20 classes, else k, or
+            what was asked for.
+        rank: (n, L) numerical rank among them: how many exceed ``max(max(m, d) · ε, tol) · σ_1``. In couplings, vectors
+            behind it are zero, while the denominators keep all k.
         coupling: (n, L, L) RA2, ``[:, i, j] = tr(U_jᵀ J_i V_j) / Σ_{κ≤k} σ_κ(J_i)``: matrix i in the frames of j; in
             [−1, 1] (von Neumann 1937), 1 iff the paired top subspaces agree; null 0.
         coupling_ordered: (n, L, L) RA2, ``1 − ‖U_jᵀ J_i V_j − S_i‖_F / ‖S_i‖_F``; 1 iff the frames agree vector by
             vector, never below −1; null 0.
         coupling_mixed: (n, L, L) ``tr(V_jᵀ J_i U_j) / Σ_{κ≤k} σ_κ(J_i)``, in [−1, 1]: are left and right the same?
-        left_right: (n, L, k) u_κ · v_κ, in [−1, 1].
-        rank_energy: (n, L) RA3, ``Σ_{κ≤C} σ_κ² / ‖J‖_F²``, in [0, 1].
+        left_right: (n, L, k) u_κ · v_κ, in [−1, 1]; NaN behind the numerical rank.
+        rank_energy: (n, L) RA3, ``Σ_{κ≤C} σ_κ² / ‖J‖_F²``, in [0, 1]; NaN where fewer were computed, see ``missing``.
         rank_energy_error: (n, L) its standard error; 0 where the Jacobian was formed, and ‖J‖_F² is exact.
-        rank_drop: (n, L) RA3, ``σ_{C+1} / σ_1``, in [0, 1]; NaN where J has fewer than C+1 singular values.
+        rank_drop: (n, L) RA3, ``σ_{C+1} / σ_1``, in [0, 1]; NaN where J has fewer than C+1 singular values, or fewer
+            were computed, see ``missing``.
         affine_share: (n, L) β = 1 − u₁ᵀJh / (u₁ᵀF(h)): share of the branch's motion along u₁ that is not linear in its
             input h; 0 for a linear branch.
         alignment: (n,) mean of ``coupling`` over comparable pairs i ≠ j; NaN with fewer than two comparable blocks.
-        dead: (n, L) J is exactly zero; its scores are 0.
+        dead: (n, L) σ_1 is below 1e-3 of its median over the blocks at that input: left out of the depth fit. Couplings
+            are 0 only where J is exactly zero.
         still: (n, L) the block's step has length zero; it has no direction and is left out of line_shape_score.
-        residuals: (n, L, r) of the singular triplets, relative to σ_1, see ``TruncatedSVD``; 0 where the Jacobian was
-            formed.
+        residuals: (n, L, r) of the singular triplets, relative to σ_1, see ``TruncatedSVD``.
         comparable: (L, L) the two blocks map between the same shapes. A score of an incomparable pair is NaN.
         num_classes: C.
         k: number of singular vectors in the couplings.
         block_names: names of the L blocks.
+        missing: for a score that is NaN everywhere, why, and how to get it.
     """
 
     line_shape_score: Tensor
     step_cv: Tensor
     singular_values: Tensor
+    rank: Tensor
     coupling: Tensor
     coupling_ordered: Tensor
     coupling_mixed: Tensor
@@ -76,6 +82,7 @@ class AlignmentReport:
     num_classes: int
     k: int
     block_names: tuple[str, ...]
+    missing: Mapping[str, str]
 
     @property
     def depth_fit(self) -> DepthFit:
@@ -117,7 +124,7 @@ class AlignmentReport:
             "line_shape_score": self.line_shape_score,
             "step_cv": self.step_cv,
             "rank_drop": self.rank_drop.nanmean(1),
-            "rank_energy": self.rank_energy.mean(1),
+            "rank_energy": self.rank_energy.nanmean(1),
             "top_singular_value": self.singular_values[..., 0].mean(1),
             "left_right": self.left_right[..., 0].nanmean(1),
             "affine_share": self.affine_share.median(1).values,  # a ratio: its mean follows its outliers

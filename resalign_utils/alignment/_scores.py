@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..operators import OperatorBatch
 from ..residuals import Residual
-from ..svd import OperatorBatch
+from ..svd import numerical_rank
 from ._svd import BlockSVD
 
 
@@ -60,8 +62,24 @@ def _runs(residuals: list[Residual]) -> list[list[Tensor]]:
     return runs
 
 
+@dataclass(frozen=True)
+class Frames:
+    """The first k singular vectors of J blocks of one shape, left (n, J, k, *out) and right (n, J, k, *in).
+
+    Vectors behind a block's numerical rank are zero: they are noise, which depends on the library that computed it.
+    """
+
+    left: Tensor
+    right: Tensor
+
+
+def frames_of(svds: Sequence[BlockSVD], k: int, tol: float) -> Frames:
+    left, right = ([getattr(svd, side)[:, :k] * _known(svd, side, k, tol) for svd in svds] for side in ("U", "V"))
+    return Frames(torch.stack(left, 1), torch.stack(right, 1))
+
+
 def couplings(
-    residuals: Sequence[Residual], operators: Sequence[OperatorBatch], svds: Sequence[BlockSVD], k: int
+    residuals: Sequence[Residual], operators: Sequence[OperatorBatch], svds: Sequence[BlockSVD], k: int, tol: float
 ) -> dict[str, Tensor]:
     """The three scores (n, L, L) of every block's Jacobian in the frames of every other."""
     n, blocks = len(svds[0].S), len(svds)
@@ -71,25 +89,24 @@ def couplings(
     for i, (residual, operator, svd) in enumerate(zip(residuals, operators, svds, strict=True)):
         others = comparable[i].nonzero().flatten().tolist()
         diagonal, sigma = svd.S[:, :k], svd.S[:, :k].sum(1)
-        frames = [svds[j] for j in others]
-        in_frames = in_frames_of(operator, frames, k)  # (n, J, k, k) = U_jᵀ J_i V_j
-        scores["coupling"][:, i, others] = ratio(_trace(in_frames), sigma[:, None])
-        off = (in_frames - torch.diag_embed(diagonal)[:, None]).flatten(2).norm(dim=-1)
+        frames = frames_of([svds[j] for j in others], k, tol)
+        inside = in_frames(operator, frames)  # (n, J, k, k) = U_jᵀ J_i V_j
+        scores["coupling"][:, i, others] = ratio(_trace(inside), sigma[:, None])
+        off = (inside - torch.diag_embed(diagonal)[:, None]).flatten(2).norm(dim=-1)
         size = diagonal.norm(dim=-1, keepdim=True)
         scores["coupling_ordered"][:, i, others] = torch.where(size > 0, 1 - ratio(off, size), 0.0)
         if residual.input.shape == residual.output.shape:
-            mixed = in_frames_of(operator, frames, k, mixed=True)
+            mixed = in_frames(operator, frames, mixed=True)
             scores["coupling_mixed"][:, i, others] = ratio(_trace(mixed), sigma[:, None])
+        operator.release()
     return scores
 
 
-def in_frames_of(operator: OperatorBatch, svds: Sequence[BlockSVD], k: int, *, mixed: bool = False) -> Tensor:
+def in_frames(operator: OperatorBatch, frames: Frames, *, mixed: bool = False) -> Tensor:
     """``U_jᵀ J V_j`` (n, J, k, k) of one Jacobian in J frames, mixed ``V_jᵀ J U_j``; all products in one call."""
-    left, right = ("V", "U") if mixed else ("U", "V")
-    vectors = torch.cat([getattr(svd, right)[:, :k] for svd in svds], 1)  # (n, J·k, *in)
-    images = operator.matmat(vectors).flatten(2).unflatten(1, (len(svds), k))  # (n, J, k, m)
-    frames = torch.stack([getattr(svd, left)[:, :k].flatten(2) for svd in svds], 1)
-    return frames @ images.mT
+    left, right = (frames.right, frames.left) if mixed else (frames.left, frames.right)
+    images = operator.matmat(right.flatten(1, 2)).flatten(2).unflatten(1, right.shape[1:3])  # (n, J, k, m)
+    return left.flatten(3) @ images.mT
 
 
 def comparable_blocks(residuals: Sequence[Residual]) -> Tensor:
@@ -98,15 +115,29 @@ def comparable_blocks(residuals: Sequence[Residual]) -> Tensor:
     return torch.tensor(same, device=residuals[0].input.device)
 
 
-def left_right(svd: BlockSVD, k: int) -> Tensor:
-    u, v = svd.U[:, :k].flatten(2), svd.V[:, :k].flatten(2)
-    if svd.U.shape != svd.V.shape:
+def left_right(svd: BlockSVD, k: int, tol: float) -> Tensor:
+    """u_κ · v_κ (n, k); NaN behind the numerical rank, and where left and right have different shapes."""
+    u, v = svd.U[:, :k], svd.V[:, :k]
+    if u.shape != v.shape:
         return svd.S.new_full((len(svd.S), k), math.nan)
-    return (u * v).sum(-1) * (svd.S[:, :k] > 0)
+    known = _known(svd, "U", k, tol).flatten(2)[..., 0]
+    return torch.where(known > 0, (u * v).flatten(2).sum(-1), math.nan)
+
+
+def _known(svd: BlockSVD, side: str, k: int, tol: float) -> Tensor:
+    """1 for vectors up to the numerical rank, 0 behind it: (n, k, 1, ...), to multiply one side's vectors with."""
+    vectors: Tensor = getattr(svd, side)
+    known = torch.arange(k, device=vectors.device) < rank_of(svd, tol)[:, None]
+    return known.to(vectors.dtype).reshape(*known.shape, *[1] * (vectors.dim() - 2))
+
+
+def rank_of(svd: BlockSVD, tol: float) -> Tensor:
+    """Numerical rank (n,), as far as singular values were computed."""
+    return numerical_rank(svd.S, (svd.U[0, 0].numel(), svd.V[0, 0].numel()), tol)
 
 
 def affine_share(residual: Residual, svd: BlockSVD) -> Tensor:
-    motion = (svd.U[:, 0] * residual.branch(residual.input)).flatten(1).sum(1)  # u₁ᵀ F(h), (n,)
+    motion = (svd.U[:, 0] * residual.branch(residual.input.clone())).flatten(1).sum(1)  # u₁ᵀ F(h), (n,)
     linear = svd.S[:, 0] * (svd.V[:, 0] * residual.input).flatten(1).sum(1)  # u₁ᵀ J h
     return torch.where((motion != 0) & (svd.S[:, 0] > 0), 1 - ratio(linear, motion), 0.0)
 

@@ -1,20 +1,17 @@
-"""Residual Jacobians of whole networks and their singular triplets: where ``jacobians`` and ``svd`` meet."""
+"""Residual Jacobians of whole networks and their singular triplets: where ``operators`` and ``svd`` meet."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..jacobians import JacobianBatch, check_branch, dense_jacobians
+from ..operators import JacobianBatch, OperatorBatch
 from ..residuals import Residual, Trace
-from ..svd import OperatorBatch, cheaper_method, check_rank, dense_svd, krylov_svd, warn_if_unconverged
-
-Method = Literal["auto", "dense", "krylov"]
+from ..svd import Method, SVDOptions, TruncatedSVD, cheaper_method, check_rank, decompose, warn_if_unconverged
 
 LARGEST_JACOBIAN = 2**32  # bytes; the dense SVD of a larger matrix takes hours
 WORKING_MEMORY = 2**30  # bytes of matrices, frames and bases at a time; more inputs are measured in turn
@@ -23,50 +20,17 @@ PROBES = 16
 
 
 @dataclass(frozen=True)
-class BlockSVD:
-    """The k largest singular triplets of one block's Residual Jacobian at n inputs.
+class BlockSVD(TruncatedSVD):
+    """The k largest singular triplets of one block's Residual Jacobian at n inputs: U (n, k, *out), S (n, k), ...
 
     Attributes:
-        U: left singular vectors (n, k, *out).
-        S: singular values (n, k), descending.
-        V: right singular vectors (n, k, *in); each one's entry of largest magnitude is positive.
         squared_norm: ‖J‖_F² (n,), of the whole Jacobian; exact if dense, else ``Σ σ_κ²`` of the triplets and an
             unbiased estimate of the rest from random probes.
         squared_norm_error: its standard error (n,), 0 if exact.
-        residuals: of each triplet (n, k), relative to σ_1, see ``TruncatedSVD``; 0 if dense.
-        matvecs: products with each Jacobian that the triplets took; min(m, d) if dense.
-        method: ``"dense"`` or ``"krylov"``.
     """
 
-    U: Tensor
-    S: Tensor
-    V: Tensor
     squared_norm: Tensor
     squared_norm_error: Tensor
-    residuals: Tensor
-    matvecs: int
-    method: str
-
-
-class FormedJacobians:
-    """Matrices (n, m, d) behind the interface of ``JacobianBatch``."""
-
-    def __init__(self, residual: Residual) -> None:
-        self.matrices = residual_jacobians(residual)
-        self.in_shape, self.out_shape = tuple(residual.input.shape[1:]), tuple(residual.output.shape[1:])
-        self.shape = (self.matrices.shape[1], self.matrices.shape[2])
-        self.dtype, self.device = self.matrices.dtype, self.matrices.device
-
-    def __len__(self) -> int:
-        return len(self.matrices)
-
-    def matmat(self, v: Tensor) -> Tensor:
-        """(n, k, *in) → (n, k, *out)."""
-        return (v.flatten(2) @ self.matrices.mT).reshape(*v.shape[:2], *self.out_shape)
-
-    def rmatmat(self, u: Tensor) -> Tensor:
-        """(n, k, *out) → (n, k, *in)."""
-        return (u.flatten(2) @ self.matrices).reshape(*u.shape[:2], *self.in_shape)
 
 
 @torch.no_grad()
@@ -97,13 +61,14 @@ def jacobian_svd(
         RuntimeWarning: triplets have not converged.
 
     Raises:
-        ValueError: k out of range.
+        ValueError: k out of range, or a block whose derivative cannot be proved (see :class:`JacobianBatch`).
         MemoryError: a Jacobian to be formed would take more than 4 GiB.
     """
-    parts = []
-    for first, residuals in split(path.residuals, k, method):
-        operators = open_operators(residuals, k, method)
-        parts.append(decompose(residuals, operators, k, tol=tol, seed=seed, warm_start=warm_start, first=first))
+    options = SVDOptions(method, tol, seed)
+    parts = [
+        [svd for _, svd in open_and_decompose(residuals, k, options, first, warm_start=warm_start)]
+        for first, residuals in split(path.residuals, k, options)
+    ]
     return [join(several) for several in zip(*parts, strict=True)]
 
 
@@ -111,104 +76,61 @@ def residual_jacobians(residual: Residual) -> Tensor:
     """The Residual Jacobians of one block at its n inputs, formed, (n, m, d).
 
     Raises:
+        ValueError: a branch whose derivative cannot be proved (see :class:`JacobianBatch`).
         MemoryError: one of them alone would take more than 4 GiB.
     """
-    m, d = residual.output[0].numel(), residual.input[0].numel()
-    if (size := m * d * residual.input.element_size()) > LARGEST_JACOBIAN:
-        raise MemoryError(
-            f"The Jacobian of block {residual.index} ('{residual.name}') has {m} × {d} entries, "
-            f"{size / 2**30:.0f} GiB; "
-            f"up to {LARGEST_JACOBIAN / 2**30:.0f} GiB are formed. Ask for fewer singular vectors, by method='krylov', "
-            "which needs no matrix."
-        )
-    check_branch(residual.branch, residual.input)
-    return dense_jacobians(residual.branch, residual.input)
+    return _open(residual, "dense").dense()
 
 
-def open_operators(residuals: Sequence[Residual], k: int, method: Method) -> list[FormedJacobians | JacobianBatch]:
-    """The blocks' Jacobians, formed or by their products, whichever the method says for each."""
-    if method not in ("auto", "dense", "krylov"):
-        raise ValueError(f"method must be 'auto', 'dense' or 'krylov'; got {method!r}.")
-    return [
-        FormedJacobians(r) if method_for(r, k, method) == "dense" else JacobianBatch(r.branch, r.input)
-        for r in residuals
-    ]
+def open_and_decompose(
+    residuals: Sequence[Residual], k: int, options: SVDOptions, first: int = 0, *, warm_start: bool = True
+) -> Iterator[tuple[OperatorBatch, BlockSVD]]:
+    """Each block's Jacobians, formed or by their products, and their triplets; ``first`` numbers the inputs."""
+    before: BlockSVD | None = None
+    for residual in residuals:
+        check_rank(k, _shape(residual))
+        operator = _open(residual, method_for(residual, k, options))
+        near = before.V if warm_start and before is not None and residual.input.shape == before.V[:, 0].shape else None
+        found = decompose(operator, k, options, near)
+        warn_if_unconverged(found, options.tol, f" of {_name(residual)}")
+        before = _with_norm(residual, operator, found, options.seed, first)
+        operator.release()
+        yield operator, before
 
 
-def method_for(residual: Residual, k: int, method: Method) -> str:
+def method_for(residual: Residual, k: int, options: SVDOptions) -> str:
     """The way for one block."""
-    return cheaper_method(_shape(residual), k) if method == "auto" else method
+    return cheaper_method(_shape(residual), k) if options.method == "auto" else options.method
 
 
-def decompose(
-    residuals: Sequence[Residual],
-    operators: Sequence[FormedJacobians | JacobianBatch],
-    k: int,
-    *,
-    tol: float,
-    seed: int,
-    warm_start: bool,
-    first: int = 0,
-) -> list[BlockSVD]:
-    """The triplets of each block in turn; ``first`` is the number of the first input among all."""
-    results: list[BlockSVD] = []
-    for residual, operator in zip(residuals, operators, strict=True):
-        check_rank(k, operator.shape)
-        if isinstance(operator, FormedJacobians):
-            results.append(_dense(operator, k))
-            continue
-        before = results[-1].V if warm_start and results and residual.input.shape == results[-1].V[:, 0].shape else None
-        results.append(_krylov(residual, operator, k, tol, seed, before, first))
-    return results
-
-
-def split(residuals: Sequence[Residual], k: int, method: Method) -> Iterator[tuple[int, list[Residual]]]:
+def split(residuals: Sequence[Residual], k: int, options: SVDOptions) -> Iterator[tuple[int, list[Residual]]]:
     """The residuals at chunks of the inputs, each with its first input's number, so that all blocks fit the memory."""
     held = 0
     for residual in residuals:
         m, d = _shape(residual)
-        if method_for(residual, min(k, m, d), method) == "dense":
+        if method_for(residual, min(k, m, d), options) == "dense":
             held += 4 * m * d  # the matrix, and LAPACK's copies
         else:
-            held += (m + d) * (2 * k + 16)  # frames, and the constants of the linearised branch
+            held += (m + d) * (2 * k + 16)  # frames
     largest = max(sum(_shape(r)) for r in residuals)
     held += largest * (ROWS_OF_A_BASIS + 2 * k * len(residuals))  # one basis; one block's images of all frames
     size = max(1, WORKING_MEMORY // (held * residuals[0].input.element_size()))
-    for a in range(0, len(residuals[0].input), size):
-        yield (
-            a,
-            [
-                Residual(r.index, r.name, r.branch, r.input[a : a + size], r.output[a : a + size], r.follows)
-                for r in residuals
-            ],
-        )
+    n = len(residuals[0].input)
+    if size >= n:
+        yield 0, list(residuals)
+        return
+    for a in range(0, n, size):
+        index = torch.arange(a, min(a + size, n), device=residuals[0].input.device)
+        yield a, [residual.rows(index) for residual in residuals]
 
 
 def join(parts: Sequence[BlockSVD]) -> BlockSVD:
     """One block's results at several chunks of the inputs, put together."""
     if len(parts) == 1:
         return parts[0]
-    tensors = ("U", "S", "V", "squared_norm", "squared_norm_error", "residuals")
+    tensors = ("U", "S", "V", "residuals", "converged", "squared_norm", "squared_norm_error")
     whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
     return BlockSVD(**whole, matvecs=max(part.matvecs for part in parts), method=parts[0].method)
-
-
-def _dense(operator: FormedJacobians, k: int) -> BlockSVD:
-    u, s, v = dense_svd(operator.matrices, k)
-    u, v = u.reshape(*s.shape, *operator.out_shape), v.reshape(*s.shape, *operator.in_shape)
-    norm, exact = operator.matrices.square().sum((1, 2)), torch.zeros_like(s)
-    return BlockSVD(u, s, v, norm, exact[:, 0], exact, min(operator.shape), "dense")
-
-
-def _krylov(
-    residual: Residual, operator: JacobianBatch, k: int, tol: float, seed: int, start: Tensor | None, first: int
-) -> BlockSVD:
-    found = krylov_svd(operator, k, tol=tol, seed=seed, v0=start)
-    warn_if_unconverged(found.residuals, tol, found.matvecs, f" of block {residual.index} ('{residual.name}')")
-    u, v = found.U.reshape(*found.S.shape, *operator.out_shape), found.V.reshape(*found.S.shape, *operator.in_shape)
-    seeds = [f"{seed} {residual.index} {first + i}" for i in range(len(operator))]
-    norm, error = squared_norm(operator, found.S, found.V, seeds)
-    return BlockSVD(u, found.S, v, norm, error, found.residuals, found.matvecs, "krylov")
 
 
 def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -224,9 +146,37 @@ def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[
     return s.square().sum(-1) + norms.mean(1), norms.std(1) / PROBES**0.5
 
 
+def _open(residual: Residual, method: str) -> OperatorBatch:
+    m, d = _shape(residual)
+    if method == "dense" and (size := m * d * residual.input.element_size()) > LARGEST_JACOBIAN:
+        raise MemoryError(
+            f"The Jacobian of {_name(residual)} has {m} × {d} entries, {size / 2**30:.0f} GiB; up to "
+            f"{LARGEST_JACOBIAN / 2**30:.0f} GiB are formed. Ask for fewer singular vectors, by method='krylov', which "
+            "needs no matrix."
+        )
+    operator = JacobianBatch(residual.branch, residual.input, name=_name(residual))
+    return operator.materialise() if method == "dense" else operator
+
+
+def _with_norm(residual: Residual, operator: OperatorBatch, found: TruncatedSVD, seed: int, first: int) -> BlockSVD:
+    fields = vars(found)
+    if found.method == "dense":
+        norm = operator.dense().square().sum((1, 2))
+        return BlockSVD(
+            **fields | {"matvecs": operator.matvecs}, squared_norm=norm, squared_norm_error=torch.zeros_like(norm)
+        )
+    seeds = [f"{seed} {residual.index} {first + i}" for i in range(len(operator))]
+    norm, error = squared_norm(operator, found.S, found.V.flatten(2), seeds)
+    return BlockSVD(**fields, squared_norm=norm, squared_norm_error=error)
+
+
 def _signs(seed: str, d: int) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
     return torch.randint(0, 2, (PROBES, d), generator=generator) * 2 - 1
+
+
+def _name(residual: Residual) -> str:
+    return f"block {residual.index} ('{residual.name}')"
 
 
 def _shape(residual: Residual) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import batchnorm, conv, dropout, pooling
 
-from ..jacobians import exact_arithmetic
+from ..arithmetic import exact_arithmetic
 from ._graph import module_of, traced
 from ._merge import Affine, added, affine, composed, has_statistics, multiple_of_identity, scale_and_shift, scaled
 

@@ -1,20 +1,20 @@
 """Truncated singular value decomposition of an operator that is known by its products."""
 
 from ._dense import dense_svd
-from ._krylov import KrylovSVD, block_krylov
-from ._operator import Operator, OperatorBatch, TruncatedSVD, check_rank
-from ._truncated import cheaper_method, krylov_svd, truncated_svd, warn_if_unconverged
+from ._operator import Method, Operator, OperatorBatch, SVDOptions, TruncatedSVD, check_rank, numerical_rank
+from ._solve import cheaper_method, decompose, truncated_svd, warn_if_unconverged
 
 __all__ = [
-    "KrylovSVD",
+    "Method",
     "Operator",
     "OperatorBatch",
+    "SVDOptions",
     "TruncatedSVD",
-    "block_krylov",
     "cheaper_method",
     "check_rank",
+    "decompose",
     "dense_svd",
-    "krylov_svd",
+    "numerical_rank",
     "truncated_svd",
     "warn_if_unconverged",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._lapack import thin_svd
 from ._operator import check_rank, fix_signs
 
 
@@ -26,6 +27,6 @@ def dense_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     check_rank(k, (m, d))
     if not torch.isfinite(matrices).all():
         raise ValueError("The matrix to decompose holds NaN or infinite entries: check the weights and the inputs.")
-    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    u, s, vh = thin_svd(matrices)
     u, v = fix_signs(u[..., :k].mT, vh[..., :k, :])
     return u, s[..., :k], v

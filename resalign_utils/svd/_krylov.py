@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._lapack import thin_svd
 from ._operator import fix_signs, residual_norms
 
 Product = Callable[[Tensor], Tensor]
@@ -35,14 +36,24 @@ KEPT_LENGTH = 0.3  # a row that loses more in Gram–Schmidt is sent through onc
 
 
 @dataclass(frozen=True)
-class KrylovSVD:
-    """The k largest triplets of n matrices: U (n, k, m), S (n, k), V (n, k, d), residuals (n, k), products a matrix."""
+class KrylovRun:
+    """What a solver found of n matrices, flat: triplets, evidence, products with each.
+
+    Attributes:
+        U: (n, k, m).
+        S: (n, k).
+        V: (n, k, d).
+        residuals: (n, k), relative to σ_1.
+        matvecs: products with each matrix.
+        complete: whether all directions were seen, so that no triplet can be missing.
+    """
 
     U: Tensor
     S: Tensor
     V: Tensor
     residuals: Tensor
     matvecs: int
+    complete: bool
 
 
 @torch.no_grad()
@@ -59,7 +70,7 @@ def block_krylov(
     room: int | None = None,
     spent: int = 0,
     names: tuple[str, str] = ("J v", "Jᵀ u"),
-) -> KrylovSVD:
+) -> KrylovRun:
     """The k largest singular triplets of matrices J_1..J_n (m, d), m ≥ d, all in step.
 
     Args:
@@ -107,7 +118,7 @@ def block_krylov(
     u, v = u @ basis.U[:, : basis.size], v @ basis.V[:, : basis.size]
     residuals = residual_norms(basis.image(v), basis.preimage(u), u, s, v)
     u, v = fix_signs(u, v)
-    return KrylovSVD(u, s, v, residuals, basis.matvecs)
+    return KrylovRun(u, s, v, residuals, basis.matvecs, basis.complete)
 
 
 def default_block(n: int, m: int, d: int, k: int) -> int:
@@ -187,7 +198,7 @@ class _Bidiagonalisation:
     def triplets(self, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The k largest of B, as rows of coefficients (n, k, j), with their residuals (n, k) relative to σ_1."""
         j, b = self.size, self._rest.shape[1]
-        x, s, yh = torch.linalg.svd(self.B[:, :j, :j])
+        x, s, yh = thin_svd(self.B[:, :j, :j])
         u, v, s = x[..., :k].mT, yh[:, :k], s[:, :k]
         if b == 0:
             return u, s, v, torch.zeros_like(s)
@@ -233,7 +244,7 @@ class _Bidiagonalisation:
             if (lower.diagonal(dim1=1, dim2=2).abs() > KEPT_LENGTH * before).all():
                 return q, coefficients, lower
         # a small pivot says that rows depend on the basis or on each other; the SVD says on how many directions
-        left, s, q = torch.linalg.svd(rows, full_matrices=False)
+        left, s, q = thin_svd(rows)
         left, s, q = left[..., :rank], s[:, :rank], q[:, :rank]
         rounding = 10 * torch.finfo(rows.dtype).eps * torch.maximum(self._scale, before.amax(1))
         lost = s <= rounding[:, None]  # (n, rank)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+
+Method = Literal["auto", "dense", "krylov"]
 
 
 class Operator(Protocol):
@@ -49,6 +51,11 @@ class OperatorBatch(Protocol):
         """The number n of matrices."""
         ...
 
+    @property
+    def matvecs(self) -> int:
+        """Number of single products done so far with each matrix."""
+        ...
+
     def matmat(self, v: Tensor) -> Tensor:
         """(n, k, *in) → (n, k, *out)."""
         ...
@@ -57,10 +64,42 @@ class OperatorBatch(Protocol):
         """(n, k, *out) → (n, k, *in)."""
         ...
 
+    def dense(self) -> Tensor:
+        """The matrices (n, m, d)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SVDOptions:
+    """How singular triplets are computed.
+
+    Args:
+        method: ``"dense"``, ``"krylov"``, or ``"auto"``, the cheaper one for the shape.
+        tol: residual, relative to σ_1, below which a triplet counts as converged, and at which Krylov stops.
+        seed: of Krylov's random vectors, drawn on the CPU.
+        max_matvecs: number of products with a matrix at which Krylov stops; None for its own limit.
+
+    Raises:
+        ValueError: an unknown method, or a tol that is no number of at least 0.
+    """
+
+    method: Method = "auto"
+    tol: float = 1e-4
+    seed: int = 0
+    max_matvecs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be 'auto', 'dense' or 'krylov'; got {self.method!r}.")
+        if not self.tol >= 0:
+            raise ValueError(f"tol must be a number of at least 0; got {self.tol!r}.")
+
 
 @dataclass(frozen=True)
 class TruncatedSVD:
     """The k largest singular triplets, ``J v_i = σ_i u_i``, with the evidence that they are.
+
+    Of n matrices at once, every tensor has a first dimension n.
 
     Attributes:
         U: left singular vectors (k, *out), orthonormal.
@@ -70,7 +109,7 @@ class TruncatedSVD:
             singular value within ``residuals[i] · σ_1`` of σ_i; with a gap γσ_1 to the others, within
             ``residuals[i]² / γ · σ_1`` (Parlett 1998, theorem 11.7.1).
         converged: ``residuals ≤ tol`` (k,).
-        matvecs: number of single products used, those for the residuals included.
+        matvecs: number of single products used with each matrix, those for the residuals included.
         method: ``"dense"`` or ``"krylov"``, the way it was computed.
     """
 
@@ -91,6 +130,18 @@ def check_rank(k: int, shape: tuple[int, int]) -> None:
     """
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= min(shape):
         raise ValueError(f"k must be a whole number from 1 to min{tuple(shape)} = {min(shape)}; got {k!r}.")
+
+
+def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:
+    """Number (...,) of singular values (..., k) above ``max(max(shape) · ε, tol) · σ_1``: behind it vectors are noise.
+
+    Args:
+        s: singular values (..., k), descending.
+        shape: (m, d) of the matrices.
+        tol: relative residual to which they were computed.
+    """
+    smallest = max(max(shape) * torch.finfo(s.dtype).eps, tol)
+    return (s > smallest * s[..., :1]).sum(-1)
 
 
 def residual_norms(image: Tensor, preimage: Tensor, u: Tensor, s: Tensor, v: Tensor) -> Tensor:

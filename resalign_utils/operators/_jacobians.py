@@ -1,0 +1,139 @@
+"""Jacobians of a branch at n points, or at one, as operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..arithmetic import exact_arithmetic
+from ._base import OperatorBatch, SingleOperator
+from ._derivatives import BackwardOnce, Branch, DoubleBackward, branch_rows
+from ._door import check_branch, proved_way
+from ._matrices import MatrixBatch
+
+MEMORY_BUDGET = 2**28  # bytes of intermediate results at a time
+
+
+class JacobianBatch(OperatorBatch):
+    """The Jacobians J_1..J_n (m, d) of a branch at n points, known by their products.
+
+    ``Jᵀ u`` is a backward pass of a graph that is kept, and ``J v`` the transpose of that pass; to multiply with k
+    vectors at once, the points are repeated k times. Where an operation has no second derivative, ``J v`` is done by
+    forward mode, or by the matrix, formed once, if it has no forward mode either; where a branch is bound to its n
+    rows, the vectors are done one after the other. Before use the products are *proved*: against a difference quotient,
+    against each other, and against themselves. They are done with autocast off, with TF32 off on CUDA, and with the
+    attention kernels that have second derivatives.
+
+    Args:
+        branch: ``(n, *in) → (n, *out)``, row by row, the same result for the same input. One that holds constants for
+            n rows may have a method ``rows(index (r,)) → branch``.
+        x: where to differentiate, (n, *in), float32 or float64.
+        memory: bytes of intermediate results at a time; the products are cut into chunks to fit.
+        name: what an error calls the branch.
+
+    Attributes: as of :class:`OperatorBatch`.
+
+    Raises:
+        ValueError: the branch is no function of each input alone, or its derivative cannot be proved; the text says
+            what was found.
+    """
+
+    def __init__(self, branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET, name: str = "the branch") -> None:
+        self._branch, self._x, self._memory = branch, x.detach(), memory
+        with torch.inference_mode(False), exact_arithmetic(x.device):
+            value = check_branch(branch, self._x, name)
+            self._way = proved_way(branch, self._x, value, name)
+        super().__init__(len(x), tuple(x.shape[1:]), tuple(value.shape[1:]), x.dtype, x.device)
+        self._formed: MatrixBatch | None = None
+        self._derivative: DoubleBackward | None = None
+        self._copies = 0  # of the points in the derivative that is kept
+
+    def dense(self) -> Tensor:
+        """The matrices themselves, (n, m, d), by products with unit vectors of their smaller side."""
+        (m, d), n = self.shape, len(self)
+        columns = d < m and self._way.derivative is not BackwardOnce
+        side, shape = (d, self.in_shape) if columns else (m, self.out_shape)
+        basis = torch.eye(side, dtype=self.dtype, device=self.device).reshape(1, side, *shape)
+        basis = basis.expand(n, *basis.shape[1:])
+        return self.matmat(basis).flatten(2).mT if columns else self.rmatmat(basis).flatten(2)
+
+    def release(self) -> None:
+        """Forget the kept graph; the next product makes it again."""
+        self._derivative, self._copies = None, 0
+
+    def _forward(self, v: Tensor) -> Tensor:
+        if self._way.derivative is BackwardOnce:
+            self._formed = self._formed or MatrixBatch(self.dense(), self.in_shape, self.out_shape)
+            return self._formed.matmat(v)
+        return self._products("forward", v, self.out_shape)
+
+    def _adjoint(self, u: Tensor) -> Tensor:
+        return self._products("adjoint", u, self.in_shape)
+
+    @torch.no_grad()
+    def _products(self, name: str, block: Tensor, shape: tuple[int, ...]) -> Tensor:
+        n, k = block.shape[:2]
+        chunk = min(k, self._largest_chunk)
+        with torch.inference_mode(False), exact_arithmetic(self.device):
+            result = block.new_empty(n, k, *shape)
+            for first in range(0, k, chunk):
+                vectors = block[:, first : first + chunk].detach()
+                rows = vectors.transpose(0, 1).flatten(0, 1)  # (c n, ·): all points for the first vector, and so on
+                product = getattr(self._at(vectors.shape[1]), name)(rows)
+                result[:, first : first + chunk] = product.reshape(-1, n, *shape).transpose(0, 1)
+        return result
+
+    def _at(self, copies: int) -> DoubleBackward:
+        """The derivative at the points, repeated so many times."""
+        if self._derivative is None or self._copies != copies:
+            index = torch.arange(len(self), device=self.device).repeat(copies)
+            self.release()
+            branch = branch_rows(self._branch, index) if copies > 1 else self._branch
+            self._derivative, self._copies = self._way.derivative(branch, self._x[index]), copies
+        return self._derivative
+
+    @property
+    def _largest_chunk(self) -> int:
+        """Vectors at a time; about eight intermediate tensors of the widest layer live at once."""
+        fits = self._memory // (8 * len(self) * max(self.shape) * self._x.element_size())
+        return max(1, fits) if self._way.repeats else 1
+
+
+class JacobianOperator(SingleOperator):
+    """The Jacobian J (m, d) of a branch at one point, known by its products; see :class:`JacobianBatch`.
+
+    Args:
+        branch: ``(n, *in) → (n, *out)``, row by row, the same result for the same input.
+        point: where to differentiate, (*in) or (1, *in). A first dimension of length one is the batch's: an image
+            of one channel (1, h, w) is given as (1, 1, h, w).
+        memory: bytes of intermediate results at a time.
+
+    Attributes: as of :class:`SingleOperator`.
+
+    Raises:
+        ValueError: as :class:`JacobianBatch`.
+    """
+
+    def __init__(self, branch: Branch, point: Tensor, *, memory: int = MEMORY_BUDGET) -> None:
+        if point.dim() == 0:
+            raise ValueError("Expected a point of shape (*in) or (1, *in); got a scalar.")
+        # (1,) is a one-dimensional point, not an empty-shaped batch of one
+        batched = point.dim() > 1 and point.shape[0] == 1
+        super().__init__(JacobianBatch(branch, point if batched else point[None], memory=memory))
+
+
+def dense_jacobians(branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET) -> Tensor:
+    """Exact Jacobians of a branch at n inputs at once, by products with unit vectors of their smaller side.
+
+    Args:
+        branch: ``(n, *in) → (n, *out)``, row by row.
+        x: inputs (n, *in).
+        memory: bytes of intermediate results at a time; the products are cut into chunks to fit.
+
+    Returns:
+        J (n, m, d), with ``J[i] = ∂ branch(x)[i] / ∂ x[i]`` flattened.
+
+    Raises:
+        ValueError: as :class:`JacobianBatch`.
+    """
+    return JacobianBatch(branch, x, memory=memory).dense()
