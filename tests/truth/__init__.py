@@ -1,0 +1,1 @@
+"""What must be right or refused: a table of branches, their derivatives from elsewhere, and the comparison."""
