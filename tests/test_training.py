@@ -1,5 +1,6 @@
 """The training loop: its arithmetic, its order, and what survives a kill."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -86,6 +87,52 @@ def test_accuracy_is_the_share_of_hits_whatever_the_chunk():
     x, y = torch.eye(4)[[0, 1, 2, 3, 0]], torch.tensor([0, 1, 0, 0, 0])
     assert accuracy(nn.Identity(), x, y) == pytest.approx(3 / 5)
     assert accuracy(nn.Identity(), x, y, chunk=2) == pytest.approx(3 / 5)
+
+
+def test_accuracy_is_that_of_the_network_in_eval_mode_and_leaves_every_mode(blobs):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.Dropout(0.9), nn.Linear(6, 3))
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = accuracy(model, blobs.train_x, blobs.train_y)
+    assert [module.training for module in model.modules()] == [True, True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    logits = blobs.train_x.flatten(1) / math.sqrt(1 + 1e-5) @ model[3].weight.T + model[3].bias
+    assert found == pytest.approx(float((logits.argmax(1) == blobs.train_y).double().mean()))
+
+
+LABELS = torch.tensor([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "text"),
+    [
+        (nn.Identity(), {"y": LABELS[:, None]}, r"labels \(4,\) of integers, .*; got \(4, 1\) of torch.int64"),
+        (nn.Identity(), {"y": torch.eye(4)}, r"labels \(4,\) of integers, .*; got \(4, 4\) of torch.float32"),
+        (nn.Identity(), {"y": LABELS[:3]}, r"labels \(4,\) of integers, .*; got \(3,\)"),
+        (nn.Identity(), {"y": LABELS.double()}, r"labels \(4,\) of integers, .* of torch.float64"),
+        (nn.Identity(), {"x": torch.eye(4)[:0], "y": LABELS[:0]}, r"labels \(0,\) of integers, .*at least one"),
+        (nn.Identity(), {"y": LABELS.numpy()}, r"y as a torch tensor; got ndarray. Use torch.as_tensor"),
+        (nn.Identity(), {"x": [1, 2]}, r"x as a torch tensor; got list. Use torch.as_tensor"),
+        (nn.Identity(), {"chunk": 0}, r"chunk must be at least 1; got 0"),
+        (nn.Identity(), {"y": LABELS + 1}, r"Labels must lie in 0\.\.3, for the model has 4 logits; got 1\.\.4"),
+        (nn.Identity(), {"y": LABELS - 1}, r"Labels must lie in 0\.\.3, .*; got -1\.\.2"),
+        (nn.Unflatten(1, (4, 1)), {}, r"one tensor of logits \(4, C\) for 4 inputs; got \(4, 4, 1\)"),
+        (nn.Flatten(0, 0), {"x": torch.zeros(4)}, r"one tensor of logits \(4, C\) for 4 inputs; got \(4,\)"),
+    ],
+)
+def test_accuracy_refuses_what_would_be_another_number(model, change, text):
+    with pytest.raises(ValueError, match=text):
+        accuracy(model, **({"x": torch.eye(4), "y": LABELS} | change))
+
+
+def test_accuracy_of_nan_is_refused():
+    with pytest.raises(FloatingPointError, match="The logits hold NaN, so none is the largest"):
+        accuracy(nn.Identity(), torch.eye(4) / 0, LABELS)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8])
+def test_accuracy_takes_labels_of_any_integers(kind):
+    assert accuracy(nn.Identity(), torch.eye(4), LABELS.to(kind)) == 1.0
 
 
 def test_untrained_network_is_measured_with_the_statistics_of_the_training_images(blobs):
@@ -264,6 +311,34 @@ def test_monitors_are_called_before_at_their_epochs_and_after_the_last(blobs, wh
     assert len(set(seen)) == len(epochs)  # of the network as it was then
 
 
+def test_monitors_of_one_name_are_refused(blobs):
+    one = Monitor("one", lambda model, data: 1)
+    with pytest.raises(ValueError, match="monitors of different names, for their values are kept by name; got one, a"):
+        train(build_model(NET, blobs), blobs, RECIPE, monitors=[one, Monitor("a", one.measure), one])
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), np.float32(1), {1, 2}])
+def test_monitor_that_json_cannot_hold_is_refused_before_the_training(blobs, value):
+    steps = []
+    model = build_model(NET, blobs)
+    model.register_forward_pre_hook(lambda module, args: steps.append(module.training))
+    with pytest.raises(TypeError, match=rf"'odd' returned a {type(value).__name__} that JSON cannot hold .*float\(val"):
+        train(model, blobs, TrainConfig(epochs=1), monitors=[Monitor("odd", lambda model, data: value)])
+    assert sum(steps) <= 3  # the statistics of batch norm
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        (nn.Linear(6, 2), r"Labels must lie in 0\.\.1, for the model has 2 logits; got 0\.\.2"),
+        (nn.Unflatten(1, (6, 1)), r"one tensor of logits \(1, C\) for 1 inputs; got \(1, 6, 1\)"),
+    ],
+)
+def test_model_without_a_logit_for_each_class_is_refused(blobs, head, text):
+    with pytest.raises(ValueError, match=text):
+        train(nn.Sequential(nn.Flatten(), head, nn.PReLU()), blobs, RECIPE)
+
+
 # Kill and resume
 
 
@@ -347,6 +422,65 @@ def test_snapshots_are_the_weights_after_their_epochs(blobs, checkpoint):
         assert all(torch.equal(kept[name], value) for name, value in states[epoch].items())
 
 
+class Shared(nn.Module):
+    """All ways to hold one thing twice: a tied weight, a module in two places, a slope and a buffer of two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.second.weight = self.first.weight
+        self.again, self.norm, self.norm_again = self.second, nn.BatchNorm1d(6), nn.BatchNorm1d(6)
+        self.slope, self.same_slope = nn.PReLU(6), nn.PReLU(6)
+        self.same_slope.weight = self.slope.weight
+        self.norm_again.running_mean = self.norm.running_mean
+        self.register_buffer("whole", torch.arange(12.0))
+        self.register_buffer("part", self.whole[3:7])
+
+    def forward(self, x):
+        h = self.slope(self.norm(self.first(x.flatten(1))))
+        return self.head(self.again(self.same_slope(self.norm_again(self.second(h)))))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_shared_tensors_are_kept_and_resumed_bit_for_bit(blobs, checkpoint, optimizer):
+    recipe = TrainConfig(epochs=9, lr=0.02, optimizer=optimizer)
+    torch.manual_seed(0)
+    whole = Shared()
+    resumed = copy.deepcopy(whole)
+    expected = train(whole, blobs, recipe)
+
+    def interrupt(model, data):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, blobs, recipe, checkpoint=checkpoint, monitors=[Monitor("stop", interrupt, epochs=(7,))])
+    resumed = Shared()
+    assert train(resumed, blobs, recipe, checkpoint=checkpoint) == expected
+    assert equal_states(resumed, whole)
+    kept = load_file(checkpoint.snapshot_path(9))
+    assert kept.keys() == whole.state_dict().keys()
+    assert all(torch.equal(kept[name], value) for name, value in whole.state_dict().items())
+    fresh = Shared()
+    fresh.load_state_dict(kept)
+    assert fresh.second.weight is fresh.first.weight
+    assert_close(fresh(blobs.test_x), whole.train()(blobs.test_x), rtol=0, atol=0)
+
+
+def test_state_that_is_no_tensor_is_refused_with_its_name(blobs, checkpoint):
+    class Odd(Recorder):
+        def get_extra_state(self):
+            return {"seen": 3}
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 1), Odd())
+    with pytest.raises(ValueError, match=r"state is of tensors; entry .2\._extra_state. is of dict\. Keep"):
+        train(
+            model,
+            dataclasses.replace(blobs, train_y=blobs.train_y % 2, test_y=blobs.test_y % 2),
+            RECIPE,
+            checkpoint=checkpoint,
+        )
+
+
 def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
@@ -418,8 +552,17 @@ def test_nan_images_stop_the_training_with_epoch_and_rate(blobs):
 
 def test_diverging_training_is_stopped(blobs):
     config = TrainConfig(epochs=60, lr=1e6, momentum=0.9, clip=None, schedule="constant")
-    with pytest.raises(FloatingPointError, match=r"The loss became .* in epoch \d+ at learning rate 1e\+06"):
+    with pytest.raises(FloatingPointError, match=r"The (loss|logits) became .* in epoch \d+ at learning rate 1e\+06"):
         train(build_model(ResNetConfig(2, 8, norm=False), blobs), blobs, config)
+
+
+def test_last_step_that_leaves_nan_is_an_error_too(blobs):
+    """The loss of that step was still finite: the accuracy of a network of NaN was 0.34."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    model[1].weight.register_hook(lambda gradient: gradient * math.nan)
+    config = TrainConfig(epochs=1, batch_size=99, clip=None)
+    with pytest.raises(FloatingPointError, match=r"The logits became NaN in epoch 1 at learning rate .*lower lr"):
+        train(model, blobs, config)
 
 
 def test_model_on_another_device_is_refused(blobs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_weights(path: Path, model: nn.Module) -> None:
-    """Write a model's state as safetensors, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    """Write a model's state as safetensors, atomically; what goes by several names is written under each of them.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: an entry of the state is not a tensor.
+    """
+    tensors = _apart(model.state_dict())
     write_atomically(path, lambda file: save_file(tensors, file))
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, those that share memory (tied weights, a module placed twice) as copies.
+
+    safetensors refuses shared memory, and its own way out leaves names out, which a strict loading then misses.
+    """
+    apart, seen = {}, set()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"Expected a model whose state is of tensors; entry '{name}' is of {type(value).__name__}. Keep it in "
+                "a buffer, or drop get_extra_state."
+            )
+        memory, value = value.untyped_storage().data_ptr(), value.detach().cpu().contiguous()
+        apart[name] = value.clone() if memory in seen else value
+        seen.add(memory)
+    return apart
 
 
 def keep_snapshot(model: nn.Module, checkpoint: Checkpoint | None, epoch: int) -> None:
@@ -50,7 +73,7 @@ def keep_snapshot(model: nn.Module, checkpoint: Checkpoint | None, epoch: int) -
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: dict[str, Any], history: History
 ) -> None:
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in _apart(model.state_dict()).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():  # SGD: momentum_buffer, None without momentum; Adam: step and two moments
             if value is not None:

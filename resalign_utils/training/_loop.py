@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,11 +57,17 @@ def train(
         The history of all epochs, those before an interruption included.
 
     Raises:
-        ValueError: model and data on different devices, or a checkpoint of another recipe, data set or network.
-        FloatingPointError: the loss became NaN or infinite; the text says in which epoch.
+        ValueError: model and data on different devices, logits that are not (n, C) or have no place for a label, a
+            checkpoint of another recipe, data set or network, two monitors of one name.
+        TypeError: a monitor returned what JSON cannot hold.
+        FloatingPointError: the loss became NaN or infinite, or the logits NaN; the text says in which epoch.
         OSError: the checkpoint cannot be written or is damaged; the text names the file.
     """
     _check_devices(model, data)
+    if len({monitor.name for monitor in monitors}) < len(monitors):
+        names = ", ".join(monitor.name for monitor in monitors)
+        raise ValueError(f"Expected monitors of different names, for their values are kept by name; got {names}.")
+    _check_model(model, data)
     optimizer = _optimizer(model, config)
     history = History()
     recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
@@ -75,7 +82,7 @@ def train(
     first = history.epochs + 1
     for epoch in tqdm(range(first, config.epochs + 1), desc="train", unit="epoch", leave=False, delay=1):
         _train_epoch(model, data, optimizer, config, epoch, history, regularizer)
-        _evaluate(model, data, history)
+        _evaluate(model, data, config, epoch, history)
         _observe(model, data, monitors, history, epoch, config.epochs)
         keep_snapshot(model, checkpoint, epoch)
         if checkpoint is not None and (epoch % checkpoint.every == 0 or epoch == config.epochs):
@@ -100,16 +107,73 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _weights_and_slopes(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    slopes = [module.weight for module in model.modules() if isinstance(module, nn.PReLU)]
-    known = {id(slope) for slope in slopes}
-    return [parameter for parameter in model.parameters() if id(parameter) not in known], slopes
+    known = {id(module.weight) for module in model.modules() if isinstance(module, nn.PReLU)}
+    every = [*model.parameters()]  # each once, also one that several modules share
+    return [p for p in every if id(p) not in known], [p for p in every if id(p) in known]
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, chunk: int = 512) -> float:
-    """Share of the images (n, c, h, w) whose largest logit is that of their label (n,)."""
-    hits = [(model(part).argmax(1) == want).sum() for part, want in zip(x.split(chunk), y.split(chunk), strict=True)]
-    return float(torch.stack(hits).sum()) / len(y)
+    """Share of the images whose largest logit is that of their label, with the model in eval mode.
+
+    Args:
+        model: any classifier (n, ...) → (n, C); each of its modules is left in the mode it was in.
+        x: inputs (n, ...), on the model's device.
+        y: labels (n,), integers in 0..C−1, on the same device.
+        chunk: number of inputs that pass at a time.
+
+    Raises:
+        ValueError: not as many labels as inputs, none, of another type or outside 0..C−1; logits that are not
+            (n, C); a chunk below 1.
+        FloatingPointError: the logits hold NaN.
+    """
+    _check_labels(x, y, chunk)
+    hits = torch.zeros((), dtype=torch.int64, device=x.device)
+    with _in_eval_mode(model):
+        for part, want in zip(x.split(chunk), y.split(chunk), strict=True):
+            logits = model(part)
+            _check_logits(logits, len(want), want)
+            if logits.isnan().any():
+                raise FloatingPointError(
+                    "The logits hold NaN, so none is the largest. Look for NaN in the images and the weights."
+                )
+            hits += (logits.argmax(1) == want).sum()
+    return float(hits) / len(y)
+
+
+def _check_labels(x: Tensor, y: Tensor, chunk: int) -> None:
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"Expected {name} as a torch tensor; got {type(value).__name__}. Use torch.as_tensor.")
+    if y.shape != x.shape[:1] or len(y) == 0 or y.dtype.is_floating_point or y.dtype == torch.bool:
+        raise ValueError(
+            f"Expected labels ({len(x)},) of integers, one an input and at least one; got {tuple(y.shape)} of "
+            f"{y.dtype}."
+        )
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1; got {chunk}.")
+
+
+def _check_logits(logits: Tensor, n: int, y: Tensor) -> None:
+    """Refuse what is not (n, C), with a place for every label of ``y``."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != n:
+        came = str(tuple(logits.shape)) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"Expected a model that gives one tensor of logits ({n}, C) for {n} inputs; got {came}.")
+    classes = logits.shape[1]
+    if y.min() < 0 or y.max() >= classes:
+        came = f"{int(y.min())}..{int(y.max())}"
+        raise ValueError(f"Labels must lie in 0..{classes - 1}, for the model has {classes} logits; got {came}.")
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
@@ -161,12 +225,16 @@ def _train_epoch(
             total += loss.detach() * len(batch)
     mean = float(total) / len(y)
     if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"The loss became {mean} in epoch {epoch} at learning rate {rate:.3g}. Expected a finite loss: lower lr "
-            f"(now {config.lr:g}), set clip (now {config.clip}), or check the images for NaN."
-        )
+        raise _diverged(f"The loss became {mean}", epoch, rate, config)
     history.loss.append(mean)
     history.lr.append(rate)
+
+
+def _diverged(what: str, epoch: int, rate: float, config: TrainConfig) -> FloatingPointError:
+    return FloatingPointError(
+        f"{what} in epoch {epoch} at learning rate {rate:.3g}. Expected finite numbers: lower lr (now {config.lr:g}), "
+        f"set clip (now {config.clip}), or check the images for NaN."
+    )
 
 
 @contextmanager
@@ -186,10 +254,12 @@ def _set_norm_statistics(model: nn.Module, data: ImageData, config: TrainConfig)
         update_bn(data.train_x.tensor_split(math.ceil(len(data.train_x) / config.batch_size)), model)
 
 
-def _evaluate(model: nn.Module, data: ImageData, history: History) -> None:
-    model.eval()
-    history.train_accuracy.append(accuracy(model, data.train_x, data.train_y))
-    history.test_accuracy.append(accuracy(model, data.test_x, data.test_y))
+def _evaluate(model: nn.Module, data: ImageData, config: TrainConfig, epoch: int, history: History) -> None:
+    try:
+        history.train_accuracy.append(accuracy(model, data.train_x, data.train_y))
+        history.test_accuracy.append(accuracy(model, data.test_x, data.test_y))
+    except FloatingPointError as error:
+        raise _diverged("The logits became NaN", epoch, history.lr[-1], config) from error
     history.terminal.append(max(history.train_accuracy) == 1.0)
 
 
@@ -200,7 +270,26 @@ def _observe(
     with torch.no_grad():
         for monitor in monitors:
             if monitor.due(epoch, last):
-                history.monitors.setdefault(monitor.name, []).append([epoch, monitor.measure(model, data)])
+                value = monitor.measure(model, data)
+                _check_plain(monitor.name, value)
+                history.monitors.setdefault(monitor.name, []).append([epoch, value])
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """Refuse now what no checkpoint could hold later."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Monitor '{name}' returned a {type(value).__name__} that JSON cannot hold ({error}). Return numbers, "
+            "text, lists or dictionaries of them, as float(value) or value.tolist() are."
+        ) from error
+
+
+def _check_model(model: nn.Module, data: ImageData) -> None:
+    """Let one image pass, in eval mode and so without a trace, before hours of training."""
+    with torch.no_grad(), _in_eval_mode(model):
+        _check_logits(model(data.train_x[:1]), 1, data.train_y)
 
 
 def _check_devices(model: nn.Module, data: ImageData) -> None:
