@@ -13,8 +13,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,12 @@ from .models import ResNet, ResNetConfig, build_model
 from .training import Checkpoint, History, TrainConfig, train, write_atomically, write_weights
 
 
+def _plain(value: Any) -> Any:
+    """Arrays, tensors and sequences as tuples, NumPy's numbers as Python's: what JSON can hold and hashes alike."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images: the arguments of :func:`load_data` that change the data."""
@@ -46,10 +52,8 @@ class DataConfig:
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in ("classes", "per_class"):
-            value = getattr(self, field)
-            if isinstance(value, Sequence):
-                object.__setattr__(self, field, tuple(int(item) for item in value))
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def load_or_train(
     """Return the trained network of a configuration; train it if this machine has not done so yet.
 
     Several processes may ask for one run at a time: the first trains it, the others wait. An interrupted run is
-    continued from its last checkpoint.
+    continued from its last checkpoint. A whole run is only read: its folder may be read-only.
 
     Args:
         config: the run.
@@ -148,23 +152,18 @@ def load_or_train(
         device: where to train and to return model and data.
 
     Raises:
-        OSError: a file is damaged or foreign, or the folder cannot be written; the text names it.
+        OSError: a file is damaged or foreign, or the run must be trained and its folder cannot be written; the text
+            names it.
         ValueError: the data set on this machine is not the one that the run was trained on.
     """
     data = load_data(root=data_root, device=device, **asdict(config.data))
     folder = runs_root(root) / f"{config.data.name}-{config.model.kind}{config.model.depth}-{config.key}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"Cannot make {folder}: {error.strerror}. Give root= or RESALIGN_CACHE a writable folder."
-        ) from error
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / "provenance.json").exists():
-            _train_into(folder, config, data)
-        provenance = _verify(folder, config, data)
-        history = History(**_read_json(folder / "history.json"))
-        model = _load_model(config, data, folder / "weights.safetensors")
+    if not (folder / "provenance.json").exists():
+        _train_once(folder, config, data)
+    # Nothing below writes or locks: a whole run never changes again, and may lie where nobody can write.
+    provenance = _verify(folder, config, data)
+    history = History(**_read_json(folder / "history.json"))
+    model = _load_model(config, data, folder / "weights.safetensors")
     return Run(config, model, data, history, provenance, folder)
 
 
@@ -189,6 +188,24 @@ def provenance_of_now(data: ImageData) -> dict[str, Any]:
         "git": _git_state(),
         "data": data.checksum(),
     }
+
+
+def _train_once(folder: Path, config: RunConfig, data: ImageData) -> None:
+    """Train in this process, or wait for the one that does."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise OSError(
+            f"Cannot make {folder}: {error.strerror}. No whole run is there to be loaded; give root= or "
+            "RESALIGN_CACHE a writable folder to train it."
+        ) from error
+    try:
+        if not (folder / "provenance.json").exists():
+            _train_into(folder, config, data)
+    finally:
+        lock.release()
 
 
 def _train_into(folder: Path, config: RunConfig, data: ImageData) -> None:

@@ -1,8 +1,11 @@
 """A run is trained once, found again, and never loaded when anything about it is not as it was written."""
 
 import ast
+import builtins
 import dataclasses
+import errno
 import getpass
+import io
 import json
 import os
 import re
@@ -14,6 +17,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import pytest
 import torch
@@ -103,6 +107,21 @@ def test_data_set_may_be_given_by_its_name():
     assert RunConfig("digits", CONFIG.model, CONFIG.train).data == DataConfig("digits")
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_numbers_of_other_libraries_name_the_same_run(kind):
+    plain = DataConfig("digits", (3, 1), (5, 7), seed=1, label_noise=0.5)
+    data = DataConfig("digits", kind([3, 1]), kind([5, 7]), seed=np.int64(1), label_noise=np.float32(0.5))
+    assert data == plain
+    assert changed(data=data) == changed(data=plain)
+    assert DataConfig("digits", range(3)) == DataConfig("digits", (0, 1, 2))
+
+
+@pytest.mark.parametrize("classes", ["01", (1.5, 0)])
+def test_classes_that_make_no_sense_are_not_rounded(classes, tmp_path):
+    with pytest.raises(ValueError, match="classes= with at least one label"):
+        load_or_train(dataclasses.replace(CONFIG, data=DataConfig("digits", classes)), root=tmp_path)
+
+
 # The key
 
 
@@ -169,9 +188,73 @@ def test_root_is_the_argument_or_the_variable_or_the_users_cache(tmp_path, monke
 
 def test_unwritable_root_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"Cannot make .*Give root= or RESALIGN_CACHE a writable folder") as error:
+    with pytest.raises(OSError, match=r"Cannot make .*give root= or RESALIGN_CACHE a writable folder") as error:
         load_or_train(CONFIG, root=tmp_path / "file" / "runs")
     assert str(tmp_path / "file" / "runs") in str(error.value)
+
+
+# Read-only
+
+
+@pytest.fixture
+def read_only(tmp_path, monkeypatch):
+    """Below ``tmp_path`` nothing can be made, written or removed, for root neither."""
+
+    def guard(module, name, writes):
+        original = getattr(module, name)
+
+        def guarded(path, *arguments, **options):
+            inside = isinstance(path, str | os.PathLike) and Path(path).absolute().is_relative_to(tmp_path)
+            if inside and writes(*arguments, **options):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return original(path, *arguments, **options)
+
+        monkeypatch.setattr(module, name, guarded)
+
+    for name in ("mkdir", "replace", "rename", "unlink", "remove", "rmdir", "chmod", "utime"):
+        guard(os, name, lambda *_, **__: True)
+    guard(os, "open", lambda flags=0, *_, **__: flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    for module in (io, builtins):
+        guard(module, "open", lambda mode="r", *_, **__: set(mode) & set("wax+"))
+
+
+def listing(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+@pytest.mark.usefixtures("no_training")
+def test_whole_run_in_a_read_only_folder_is_loaded_and_nothing_beside_it_is_made(copy, trained, request):
+    before = listing(copy.parent)
+    request.getfixturevalue("read_only")
+    with pytest.raises(OSError, match="Read-only"):
+        (copy / "new").write_text("")
+    run = load_or_train(CONFIG, root=copy.parent)
+    assert equal(run.model, trained.model)
+    assert equal(run.snapshot(5), trained.snapshot(5))
+    assert equal(run.untrained, trained.untrained)
+    [result] = resalign_utils.sweep([CONFIG], lambda run: run.history, root=copy.parent)
+    assert result == trained.history
+    assert listing(copy.parent) == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_whole_run_is_loaded_where_no_lock_can_be_had(copy, trained):
+    copy.with_suffix(".lock").mkdir()
+    assert equal(load_or_train(CONFIG, root=copy.parent).model, trained.model)
+
+
+@pytest.mark.parametrize("there", ["nothing", "an unfinished run"])
+@pytest.mark.usefixtures("no_training")
+def test_run_that_is_not_whole_in_a_read_only_folder_is_refused_with_its_name(copy, there, request):
+    (copy / "provenance.json").unlink()
+    if there == "nothing":
+        shutil.rmtree(copy)
+    request.getfixturevalue("read_only")
+    with pytest.raises(
+        OSError, match=r"Cannot make .*: Read-only .*No whole run is there to be loaded; give root="
+    ) as e:
+        load_or_train(CONFIG, root=copy.parent)
+    assert str(copy) in str(e.value)
 
 
 # Damage
