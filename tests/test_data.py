@@ -333,6 +333,43 @@ def test_imagenette_is_read(tmp_path):
     assert data.source == "torchvision Imagenette 160px"
 
 
+def test_imagenette_is_read_as_torchvision_reads_it(tmp_path):
+    write_imagenette(tmp_path)
+    (tmp_path / "imagenette2-160" / "train" / WNIDS[3] / "more").mkdir()
+    for name in ("more/b.JPEG", "a.jpeg", "z.Jpeg"):
+        colour = (len(name), 90, 30)
+        Image.new("RGB", (32, 32), colour).save(tmp_path / "imagenette2-160" / "train" / WNIDS[3] / name, "JPEG")
+    data = load_data("imagenette", root=tmp_path, normalize=False)
+    expected = datasets.Imagenette(tmp_path, "train", size="160px")
+    assert data.class_names == tuple(names[0] for names in expected.classes)
+    assert data.train_y.tolist() == [label for _, label in expected]
+    middle = torch.tensor([image.getpixel((16, 16)) for image, _ in expected]) / 255
+    assert_close(data.train_x[:, :, 16, 16], middle, atol=1.5 / 255, rtol=0)
+
+
+HIDDEN = (".ipynb_checkpoints/{}-checkpoint.JPEG", "._{}.JPEG", ".{}.JPEG", ".DS_Store", "Thumbs.db", "desktop.ini")
+HIDDEN += ("@eaDir/{}.JPEG/SYNOPHOTO_THUMB_M.jpg", ".Trash-0/files/{}.JPEG")
+
+
+@pytest.mark.parametrize("where", ["", "imagenette2-160", "imagenette2-160/train", f"imagenette2-160/val/{WNIDS[2]}"])
+@pytest.mark.parametrize("content", ["an image", "no image"])
+def test_what_jupyter_and_file_managers_leave_in_folders_of_images_is_not_read(where, content, tmp_path):
+    write_imagenette(tmp_path)
+    before = load_data("imagenette", root=tmp_path).checksum()
+    for pattern in HIDDEN if where.endswith(WNIDS[2]) else [name for name in HIDDEN if "@" not in name]:
+        file = tmp_path / where / pattern.format(f"{WNIDS[2]}_0")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"\0\5\x16\7")
+        if content == "an image":
+            Image.new("RGB", (40, 40), (255, 0, 0)).save(file, "JPEG")
+    assert load_data("imagenette", root=tmp_path).checksum() == before
+
+
+def test_imagenette_below_hidden_folders_is_read(tmp_path):
+    write_imagenette(tmp_path / ".cache" / "data")
+    assert len(load_data("imagenette", root=tmp_path / ".cache" / "data").train_y) == 20
+
+
 def test_imagenette_keeps_the_middle_of_the_longer_side_and_makes_grey_rgb(tmp_path):
     write_imagenette(tmp_path)
     stripes = np.zeros((64, 192), dtype=np.uint8)  # a third dark, a third white, a third dark
@@ -450,14 +487,14 @@ def test_imagenette_without_one_class_or_its_files_or_with_a_foreign_one_is_refu
     write_imagenette(tmp_path)
     folder = tmp_path / "imagenette2-160" / part
     (folder / WNIDS[4]).rename(tmp_path / "aside")
-    with pytest.raises(ValueError, match=rf"ten folders of \.jpeg files in the damaged .*/{part}; .*9 folders"):
+    with pytest.raises(ValueError, match=rf"ten folders .* of \.jpeg files in the damaged .*/{part}; .*9 folders"):
         load_data("imagenette", root=tmp_path)
     (folder / WNIDS[4]).mkdir()
     with pytest.raises(ValueError, match=rf"ten folders .*/{part}; came .*{WNIDS[4]}"):
         load_data("imagenette", root=tmp_path)
     (folder / WNIDS[4]).rmdir()
     (tmp_path / "aside").rename(folder / "n99999999")
-    with pytest.raises(ValueError, match=rf"ten folders .*/{part}; came KeyError 'n99999999'"):
+    with pytest.raises(ValueError, match=rf"ten folders .*/{part}; came 10 folders: .*n99999999"):
         load_data("imagenette", root=tmp_path)
 
 
@@ -511,7 +548,7 @@ def test_download_leaves_files_alone_that_are_there_and_still_names_damaged_ones
 # --- arguments that make no sense ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [(), (3, 3), (0, 10), (-1,), (1.5,), "01"])
+@pytest.mark.parametrize("classes", [(), (3, 3), (0, 10), (-1,), (1.5,), "01", 3])
 def test_classes_that_make_no_sense_are_refused(classes):
     with pytest.raises(ValueError, match=r"at least one label, all different, in 0\.\.9; came \(.*\); fix: use"):
         load_data("digits", classes=classes)

@@ -18,6 +18,19 @@ from torch import Tensor
 
 from ._images import error
 
+IMAGENETTE = {  # folder of a class → its name, in the order of the labels
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
+
 
 class Raw(NamedTuple):
     """A whole data set as its files hold it; pixels are whole numbers in 0..white."""
@@ -107,23 +120,38 @@ def _load_imagenette(root: Path, download: bool) -> Raw:
     if download and not folder.is_dir():
         _download(partial(Imagenette, size="160px"), "imagenette", root)
 
-    def read(part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    def read(part: str) -> tuple[Tensor, Tensor]:
         if not (folder / part).is_dir():
             raise _missing(folder / part, "imagenette", root)
-        try:
-            images = Imagenette(root, part, size="160px", loader=partial(_read_jpeg, root=root))
-            names = tuple(synonyms[0] for synonyms in images.classes)
-            if len(names) != 10:
-                raise KeyError(f"{len(names)} folders")
-        except (FileNotFoundError, KeyError) as error:  # a folder is empty, missing, or not Imagenette's
-            came = f"{type(error).__name__} {error}"
-            raise _damaged(folder / part, "its ten folders of .jpeg files", came, "imagenette", root) from error
+        files, labels = zip(*_image_files(folder / part, root), strict=True)
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-            x, y = zip(*pool.map(images.__getitem__, range(len(images))), strict=True)
-        return torch.stack(x), torch.tensor(y), names  # (n, 3, 32, 32), (n,)
+            x = list(pool.map(partial(_read_jpeg, root=root), files))
+        return torch.stack(x), torch.tensor(labels)  # (n, 3, 32, 32), (n,)
 
-    (train_x, train_y, names), (test_x, test_y, _) = read("train"), read("val")
-    return Raw(train_x, train_y, test_x, test_y, names, "torchvision Imagenette 160px")
+    return Raw(*read("train"), *read("val"), tuple(IMAGENETTE.values()), "torchvision Imagenette 160px")
+
+
+def _image_files(folder: Path, root: Path) -> list[tuple[str, int]]:
+    """The images below the ten folders of classes with their labels, in the order of their names.
+
+    Hidden files and folders are not the data set's: in `.ipynb_checkpoints` Jupyter keeps copies of images, and what
+    macOS calls `._name.JPEG` is none.
+    """
+    from torchvision.datasets.folder import make_dataset
+
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        if classes != [*IMAGENETTE]:
+            raise FileNotFoundError(f"{len(classes)} folders: {', '.join(classes)}")
+        labels = {name: label for label, name in enumerate(classes)}
+        return make_dataset(folder, labels, is_valid_file=lambda file: _is_image(Path(file).relative_to(folder)))
+    except FileNotFoundError as error:
+        expected = f"its ten folders {', '.join(IMAGENETTE)} of .jpeg files"
+        raise _damaged(folder, expected, error, "imagenette", root) from error
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() == ".jpeg" and not any(part.startswith(".") for part in file.parts)
 
 
 def _read_jpeg(file: str, root: Path) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 
@@ -103,8 +103,11 @@ def _with_noise(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
 
 
 def _check_classes(classes: Sequence[int] | None, num_classes: int) -> tuple[int, ...]:
-    labels = tuple(range(num_classes)) if classes is None else tuple(classes)
-    known = all(isinstance(label, Integral) and 0 <= label < num_classes for label in labels)
+    classes = range(num_classes) if classes is None else classes
+    labels = tuple(classes) if isinstance(classes, Iterable) else (classes,)
+    known = isinstance(classes, Iterable) and all(
+        isinstance(label, Integral) and 0 <= label < num_classes for label in labels
+    )
     if not labels or not known or len(set(labels)) < len(labels):
         expected = f"classes= with at least one label, all different, in 0..{num_classes - 1}"
         raise error(expected, repr(labels), "use e.g. classes=(0, 1)")
