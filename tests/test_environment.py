@@ -1,7 +1,9 @@
-"""environment.yml (conda, Binder) and pyproject.toml name the same packages with the same bounds."""
+"""environment.yml (conda, Binder) and pyproject.toml name the same packages with the same bounds, and all we import."""
 
+import ast
 import copy
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,26 @@ def test_a_drift_is_found(files, change, text):
     found = drift(*files)
     assert len(found) == 1
     assert text in found[0]
+
+
+def imported(*folders):
+    """The packages that the files of these folders import, by the names under which they are installed."""
+    modules = set()
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))):
+        if isinstance(node, ast.Import):
+            modules |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules.add(node.module.split(".")[0])
+    installed = packages_distributions()  # what is in none of them is Python's own, or a file of this repository
+    return {canonicalize_name(installed[name][0]) for name in modules & installed.keys()} - {"resalign-utils"}
+
+
+def test_what_is_imported_is_declared(files):
+    project, _ = files
+    ours = set(bounds(project["project"]["dependencies"]))
+    assert imported("resalign_utils", "results") <= ours
+    assert imported("tests") <= ours | set(
+        bounds([*project["dependency-groups"]["test"], *project["dependency-groups"]["book"]])
+    )
+    assert {"torch", "pillow", "scikit-learn"} <= imported("resalign_utils")
