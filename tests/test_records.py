@@ -9,7 +9,7 @@ import resalign_utils.records as module
 from resalign_utils import recorded
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "results").glob("*.json") if path.stem != "benchmarks")
+NAMES = sorted(path.stem for path in (ROOT / "results").glob("*.json") if not path.stem.startswith("benchmarks"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,8 +41,57 @@ def test_unknown_name_is_refused_with_those_there_are(folder):
         recorded("b")
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"rows": 3}'])
+def test_tables_of_benchmarks_are_joined(folder):
+    tables = {
+        "small": [{"title": "One", "note": "of one", "rows": [{"k": 3, "seconds": [1.0, 2.0]}]}],
+        "large": [
+            {"title": "Two", "note": "", "rows": [{"N": 5}, {"N": 6}]},
+            {"title": "None", "note": "left out", "rows": []},
+        ],
+    }
+    (folder / "benchmarks-gpu.json").write_text(json.dumps({"environment": {"card": "GPU"}, "groups": tables}))
+    frame = recorded("benchmarks-gpu")
+    assert frame[["group", "table"]].to_numpy().tolist() == [["small", "One"], ["large", "Two"], ["large", "Two"]]
+    two = frame[frame.table == "Two"].dropna(axis=1, how="all")
+    assert two.to_dict("list") == {"group": ["large"] * 2, "table": ["Two"] * 2, "N": [5, 6]}
+    assert frame.seconds[0] == [1.0, 2.0]
+    assert frame.attrs == {
+        "environment": {"card": "GPU"},
+        "command": "make bench",
+        "notes": {"One": "of one", "Two": "", "None": "left out"},
+    }
+
+
+def test_the_benchmarks_are_read_whole():
+    written = json.loads((ROOT / "results" / "benchmarks.json").read_text())
+    frame = recorded("benchmarks")
+    for group, tables in written["groups"].items():
+        for table in tables:
+            rows = frame[(frame.group == group) & (frame.table == table["title"])]
+            assert len(rows) == len(table["rows"]) > 0
+            for row, known in zip(rows.to_dict("records"), table["rows"], strict=True):
+                assert {key: row[key] for key, value in known.items() if value is not None} == {
+                    key: value for key, value in known.items() if value is not None
+                }
+    assert frame.attrs["environment"] == written["environment"]
+
+
+BROKEN = [
+    "{",
+    "{}",
+    "[]",
+    "3",
+    "null",
+    '{"rows": 3}',
+    '{"rows": [1]}',
+    '{"groups": 3}',
+    '{"groups": {"a": [{}]}}',
+    "\xff",
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_damaged_file_is_refused_with_its_name(folder, text):
-    (folder / "a.json").write_text(text)
+    (folder / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(OSError, match=r"a\.json is damaged .*Restore it, or run its program again"):
         recorded("a")
