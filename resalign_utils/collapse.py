@@ -8,16 +8,19 @@ decides for the nearest class mean (NC4). Each number here is 0 iff its property
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .residuals import trace
 
-Maps = Literal["pool", "flatten"]
+Maps = Literal["pool", "channels_first", "channels_last", "flatten"]
+Vectors = Tensor | np.ndarray | Sequence[Any]
 
 ROWS = 4096  # features that are held in float64 at a time
 NOISE = 1e-12  # what is smaller than this share of the largest feature is rounding of a float64 sum
@@ -55,15 +58,17 @@ class NeuralCollapse:
 
 @torch.no_grad()
 def neural_collapse(
-    features: Tensor,
-    labels: Tensor,
-    head_weight: Tensor | None = None,
-    head_bias: Tensor | None = None,
+    features: Vectors,
+    labels: Vectors,
+    head_weight: Vectors | None = None,
+    head_bias: Vectors | None = None,
     *,
-    decisions: Tensor | None = None,
+    decisions: Vectors | None = None,
     num_classes: int | None = None,
 ) -> NeuralCollapse:
-    """Measure Neural Collapse of features, in float64 inside.
+    """Measure Neural Collapse of features, in float64 inside, on their device.
+
+    All may be tensors, arrays of NumPy or lists.
 
     Args:
         features: (n, d), as a rule of the training images in eval mode.
@@ -77,19 +82,24 @@ def neural_collapse(
         A :class:`NeuralCollapse`.
 
     Raises:
-        ValueError: shapes or types that do not fit, NaN or infinite features, fewer than two classes, a label outside
-            0..C−1, a class without samples.
+        ValueError: shapes or types that do not fit, NaN or infinite features or weights, fewer than two classes, a
+            label outside 0..C−1, a class without samples.
     """
+    features = _tensor("features", features)
     if features.dim() != 2 or not features.is_floating_point():
         raise ValueError(
             f"Expected features (n, d) of floating point; got {tuple(features.shape)} of {features.dtype}. "
             "Pool or flatten feature maps first."
         )
-    labels = _checked_classes("labels", labels, len(features))
+    head_weight, head_bias = (
+        None if value is None else _tensor(name, value, features.device)
+        for name, value in (("head_weight", head_weight), ("head_bias", head_bias))
+    )
+    labels = _checked_classes("labels", labels, features)
     classes = _number_of_classes(labels, head_weight, num_classes)
     _check_head(head_weight, head_bias, (classes, features.shape[1]))
     if decisions is not None:
-        decisions = _checked_classes("decisions", decisions, len(features))
+        decisions = _checked_classes("decisions", decisions, features)
     elif head_weight is not None:
         decisions = torch.cat([_decide(part, head_weight, head_bias) for part in features.split(ROWS)])
     layer = _Layer(_counts(labels, classes))
@@ -104,7 +114,7 @@ def neural_collapse(
 
 @torch.no_grad()
 def collapse_by_layer(
-    model: nn.Module, x: Tensor, y: Tensor, *, maps: Maps = "pool", chunk: int = 256
+    model: nn.Module, x: Tensor, y: Vectors, *, maps: Maps = "pool", chunk: int = 256
 ) -> dict[str, NeuralCollapse]:
     """Measure Neural Collapse of every state of a network, and of the features that its classifier reads.
 
@@ -115,8 +125,11 @@ def collapse_by_layer(
         model: a network that :func:`trace` knows, in eval mode, that ends in an ``nn.Linear``.
         x: inputs (n, ...), as a rule the training images.
         y: (n,) their true classes, integers in 0..C−1, each at least once.
-        maps: what becomes of states (n, c, *space): ``"pool"``, their mean over space (n, c); ``"flatten"``, all
-            entries (n, c·space).
+        maps: what becomes of states of three dimensions or more. ``"channels_first"``: (n, c, *space), as of
+            convolutions, become their mean over space (n, c); ``"channels_last"``: (n, T, D) of tokens and
+            (n, *space, c) become their mean over tokens or space (n, D); ``"flatten"``: all entries, (n, -1).
+            ``"pool"`` chooses between the first two by where the model's layers find their numbers of channels;
+            where they do not tell, (n, T, D) are tokens, and states of more dimensions have their channels first.
         chunk: number of inputs that pass at a time; all states of a chunk are held at once.
 
     Returns:
@@ -126,13 +139,16 @@ def collapse_by_layer(
 
     Raises:
         ValueError: what :func:`trace` refuses, such as a model in train mode; no final ``nn.Linear``; what
-            :func:`neural_collapse` refuses of labels; an unknown ``maps``; a chunk below 1.
+            :func:`neural_collapse` refuses of labels; an unknown ``maps``; a state that ``"pool"`` could take either
+            way, or whose first dimension is not that of the inputs; a chunk below 1.
     """
-    if maps not in ("pool", "flatten"):
-        raise ValueError(f"maps must be 'pool' or 'flatten'; got {maps!r}.")
+    if maps not in get_args(Maps):
+        raise ValueError(f"maps must be one of {', '.join(get_args(Maps))}; got {maps!r}.")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1; got {chunk}.")
-    y = _checked_classes("labels", y, len(x))
+    if not isinstance(x, Tensor):
+        raise ValueError(f"Expected inputs x as a torch tensor; got {type(x).__name__}. Use torch.as_tensor.")
+    y = _checked_classes("labels", y, x)
     head = _classifier(model, x[:1])
     counts = _counts(y, head.out_features)
     layers: dict[str, _Layer] = {}
@@ -213,19 +229,60 @@ def _features(
     """For each chunk: the features (rows, d) of every layer by its name, the labels and the decisions (rows,)."""
     read: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
+    widths = _widths(model, head)
     try:
         for inputs, labels in zip(x.split(chunk), y.split(chunk), strict=True):
             path = trace(model, inputs)
-            states = {f"h_{depth}": _vectors(state, maps) for depth, state in enumerate(path.states)}
-            yield states | {"features": read[-1]}, labels, path.logits.argmax(1)
+            states = {f"h_{depth}": state for depth, state in enumerate(path.states)} | {"features": read[-1]}
+            vectors = {name: _vectors(name, state, len(inputs), maps, widths) for name, state in states.items()}
+            yield vectors, labels, path.logits.argmax(1)
             read.clear()
     finally:
         handle.remove()
 
 
-def _vectors(state: Tensor, maps: Maps) -> Tensor:
-    """State (n, d) as it is, (n, c, *space) pooled over space or flattened."""
-    return state.flatten(2).mean(2) if maps == "pool" and state.dim() > 2 else state.flatten(1)
+def _vectors(name: str, state: Tensor, n: int, maps: Maps, widths: tuple[set[int], set[int]]) -> Tensor:
+    """State (n, d) as it is; of more dimensions as ``maps`` says, (n, c) or (n, -1)."""
+    if len(state) != n:
+        raise ValueError(f"Expected states whose rows are the {n} inputs; {name} is {tuple(state.shape)}.")
+    if maps == "flatten" or state.dim() == 2:
+        return state.flatten(1)
+    if maps == "pool":
+        maps = _channels(name, state, widths)
+    return state.flatten(2).mean(2) if maps == "channels_first" else state.flatten(1, -2).mean(1)
+
+
+def _channels(name: str, state: Tensor, widths: tuple[set[int], set[int]]) -> Maps:
+    """Where a state's channels are, judged by the widths of the layers."""
+    first, last = state.shape[1] in widths[0], state.shape[-1] in widths[1]
+    if first and last:
+        raise ValueError(
+            f"State {name} is {tuple(state.shape)}, and layers of this model have {state.shape[1]} channels in "
+            f"dimension 1 and {state.shape[-1]} in the last one. Say which are its channels: maps='channels_first' "
+            "pools (n, c, *space), maps='channels_last' tokens (n, T, D)."
+        )
+    return "channels_last" if last or (state.dim() == 3 and not first) else "channels_first"
+
+
+def _widths(model: nn.Module, head: nn.Linear) -> tuple[set[int], set[int]]:
+    """Numbers of channels of the layers that have them in dimension 1, and of those that have them in the last one."""
+    first: set[int] = set()
+    last: set[int] = set()
+    for layer in model.modules():
+        match layer:
+            case nn.modules.conv._ConvNd():
+                first |= {layer.in_channels, layer.out_channels}
+            case nn.modules.batchnorm._NormBase():
+                first.add(layer.num_features)
+            case nn.GroupNorm():
+                first.add(layer.num_channels)
+            case nn.Linear() if layer is not head:
+                last |= {layer.in_features, layer.out_features}
+            case nn.LayerNorm() | nn.RMSNorm():
+                last.add(layer.normalized_shape[-1])
+            case nn.MultiheadAttention():
+                last.add(layer.embed_dim)
+    return first, last
 
 
 def _classifier(model: nn.Module, x: Tensor) -> nn.Linear:
@@ -253,11 +310,24 @@ def _decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return (logits if bias is None else logits + bias.double()).argmax(1)
 
 
-def _checked_classes(name: str, values: Tensor, n: int) -> Tensor:
-    integer = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
-    if values.shape != (n,) or n == 0 or not integer:
+def _tensor(name: str, values: Vectors, device: torch.device | None = None) -> Tensor:
+    """A tensor as it is, on ``device`` if given; arrays and lists as copies, for NumPy's may be read-only."""
+    if isinstance(values, Tensor):
+        return values.to(device)
+    try:
+        return torch.as_tensor(np.array(values), device=device)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected {name} ({n},) of integers, one a sample and at least one; got {tuple(values.shape)} of "
+            f"Expected {name} as a tensor or an array of numbers; got {type(values).__name__}: {error}."
+        ) from error
+
+
+def _checked_classes(name: str, given: Vectors, of: Tensor) -> Tensor:
+    values = _tensor(name, given, of.device)
+    integer = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if values.shape != (len(of),) or len(of) == 0 or not integer:
+        raise ValueError(
+            f"Expected {name} ({len(of)},) of integers, one a sample and at least one; got {tuple(values.shape)} of "
             f"{values.dtype}."
         )
     return values.long()
@@ -265,7 +335,9 @@ def _checked_classes(name: str, values: Tensor, n: int) -> Tensor:
 
 def _number_of_classes(labels: Tensor, head_weight: Tensor | None, given: int | None) -> int:
     if given is not None:
-        return given
+        if not isinstance(given, Integral):
+            raise ValueError(f"num_classes must be a whole number; got {given!r}.")
+        return int(given)
     return len(head_weight) if head_weight is not None else int(labels.max()) + 1
 
 
@@ -291,3 +363,6 @@ def _check_head(weight: Tensor | None, bias: Tensor | None, shape: tuple[int, in
         raise ValueError(f"Expected head_weight (C, d) = {shape}; got {tuple(weight.shape)}.")
     if bias is not None and bias.shape != shape[:1]:
         raise ValueError(f"Expected head_bias (C,) = ({shape[0]},); got {tuple(bias.shape)}.")
+    for name, value in (("head_weight", weight), ("head_bias", bias)):
+        if value is not None and not value.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite values. The training diverged, or the file is damaged.")

@@ -1,9 +1,11 @@
 """Neural Collapse of features whose numbers are known on paper, against other libraries, and of whole networks."""
 
+import dataclasses
 import math
 from dataclasses import astuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from contracts import randomised
@@ -14,7 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 from torchvision.models import resnet18
 
-from resalign_utils import ResNetConfig, build_model, collapse_by_layer, neural_collapse, trace
+from resalign_utils import ResNetConfig, build_model, collapse_by_layer, neural_collapse, residual_branch, trace
 from resalign_utils import collapse as collapse_module
 from resalign_utils.models import ResNet
 
@@ -171,8 +173,30 @@ def test_float32_features_far_from_the_origin_are_measured_in_float64():
     assert_close(values(found)[:3], values(exact)[:3], rtol=1e-12, atol=0)
 
 
-def test_small_integers_are_labels_too():
-    assert neural_collapse(PLANE, PLANE_LABELS.to(torch.uint8)) == neural_collapse(PLANE, PLANE_LABELS)
+KINDS = {
+    "uint8": PLANE_LABELS.to(torch.uint8),
+    "int32 of NumPy": PLANE_LABELS.int().numpy(),
+    "uint16 of NumPy": PLANE_LABELS.numpy().astype(np.uint16),
+    "reversed view": PLANE_LABELS.flip(0).numpy()[::-1],
+    "read-only": np.frombuffer(PLANE_LABELS.numpy().tobytes(), np.int64),
+    "list": PLANE_LABELS.tolist(),
+    "series in another order": pd.Series(PLANE_LABELS.numpy(), index=[5, 4, 3, 2, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_and_decisions_of_any_whole_numbers_are_taken(kind):
+    decisions = torch.tensor([0, 1, 1, 1, 2, 0])
+    expected = neural_collapse(PLANE, PLANE_LABELS, decisions=PLANE_LABELS)
+    assert neural_collapse(PLANE, KINDS[kind], decisions=KINDS[kind]) == expected
+    assert neural_collapse(PLANE, KINDS[kind], decisions=decisions.tolist()).nc4 == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.numpy, torch.Tensor.tolist])
+def test_features_and_heads_may_be_arrays_and_lists(kind):
+    features, labels, weight, bias = clouds()
+    expected = neural_collapse(features, labels, weight, bias)
+    assert neural_collapse(kind(features), kind(labels), kind(weight), kind(bias)) == expected
 
 
 # Edges
@@ -232,6 +256,13 @@ def test_a_mean_at_the_centre_is_orthogonal_to_all():
         ({"head_weight": PLANE_MEANS.T}, r"head_weight \(C, d\) = \(2, 2\); got \(2, 3\)"),
         ({"head_weight": PLANE_MEANS, "head_bias": PLANE[0]}, r"head_bias \(C,\) = \(3,\); got \(2,\)"),
         ({"head_bias": PLANE[0]}, r"needs its head_weight"),
+        ({"head_weight": PLANE_MEANS / 0}, r"head_weight holds NaN or infinite values. The training diverged"),
+        ({"head_weight": PLANE_MEANS, "head_bias": PLANE_MEANS[:, 1] / 0}, r"head_bias holds NaN or infinite values"),
+        ({"num_classes": 3.5}, r"num_classes must be a whole number; got 3.5"),
+        ({"labels": ["a"] * 6}, r"Expected labels as a tensor or an array of numbers; got list: can't convert"),
+        ({"labels": None}, r"Expected labels as a tensor or an array of numbers; got NoneType"),
+        ({"features": [[1.0], [1.0, 2.0]]}, r"Expected features as a tensor or an array of numbers; got list"),
+        ({"labels": np.zeros((6, 1), int)}, r"Expected labels \(6,\) of integers.*got \(6, 1\) of torch.int64"),
         ({"features": PLANE / 0}, r"NaN or infinite values"),
         ({"features": PLANE.where(PLANE != 3, math.nan)}, r"NaN or infinite values"),
     ],
@@ -285,6 +316,103 @@ def test_maps_are_pooled_or_flattened(pictures, maps, vectors):
     assert collapse_by_layer(model, x, y)["features"] == found["features"] or maps == "flatten"
 
 
+class Adds(nn.Module):
+    """h + f(h) of states of any shape; what f holds says where it looks for channels."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, h):
+        return h + self.f(h)
+
+
+residual_branch.register(Adds, lambda block: block.f)
+
+
+class Pooled(nn.Module):
+    """Makes states of ``shape`` of an image, lets blocks add to them, pools over ``space``, classifies."""
+
+    def __init__(self, shape, space, f):
+        super().__init__()
+        self.shape, self.space = shape, space
+        self.blocks = nn.Sequential(Adds(f()), Adds(f()))
+        self.head = nn.Linear(math.prod(shape) // math.prod(shape[d - 1] for d in space), 3)
+
+    def forward(self, x):
+        return self.head(self.blocks(x.reshape(-1, *self.shape)).mean(self.space))
+
+
+def projected(d):
+    return lambda: nn.Sequential(nn.Linear(d, d), nn.Tanh())
+
+
+STATES = {  # shape of a state, its dimensions that are space, what a block adds
+    "tokens": ((5, 14), (1,), projected(14)),
+    "as many tokens as channels": ((6, 6), (1,), lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6), nn.Tanh())),
+    "tokens of layers without widths": ((5, 14), (1,), nn.Tanh),
+    "convolution in one dimension": ((14, 5), (2,), lambda: nn.Sequential(nn.Conv1d(14, 14, 3, padding=1), nn.Tanh())),
+    "convolution, as long as wide": ((6, 6), (2,), lambda: nn.Sequential(nn.BatchNorm1d(6), nn.Conv1d(6, 6, 1))),
+    "maps": ((2, 5, 7), (2, 3), lambda: nn.Conv2d(2, 2, 3, padding=1)),
+    "maps of layers without widths": ((2, 5, 7), (2, 3), nn.Tanh),
+    "channels last": ((5, 7, 2), (1, 2), projected(2)),
+    "groups": ((4, 5, 7), (2, 3), lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.Tanh())),
+    "attention": ((5, 14), (1,), lambda: Attention(14)),
+}
+
+
+class Attention(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.mix = nn.MultiheadAttention(d, 2, batch_first=True)
+
+    def forward(self, h):
+        return self.mix(h, h, h, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_states_are_pooled_over_tokens_or_space_and_never_over_channels(kind):
+    shape, space, f = STATES[kind]
+    torch.manual_seed(0)
+    model, y = Pooled(shape, space, f).double().eval(), np.arange(30) % 3
+    x = normal(3, math.prod(shape), seed=4)[y] + normal(30, math.prod(shape))
+    named = "channels_last" if space[0] == 1 else "channels_first"
+    for maps in ("pool", named):
+        found = collapse_by_layer(model, x, y, maps=maps, chunk=7)
+        for name, state in zip(("h_0", "h_1", "h_2"), trace(model, x).states, strict=True):
+            pooled = state.numpy().mean(space)
+            assert found[name].nc1 == pytest.approx(neural_collapse(pooled, y).nc1, rel=1e-10)
+        assert found["h_2"].nc1 == pytest.approx(found["features"].nc1)  # the classifier reads the pooled last state
+
+
+@pytest.mark.parametrize(("maps", "space"), [("channels_first", (2,)), ("channels_last", (1,))])
+def test_states_that_could_be_either_are_refused_until_it_is_said(maps, space):
+    model = Pooled((6, 8), (2,), nn.Tanh).double().eval()
+    model.blocks[0].f = nn.Sequential(nn.Conv1d(6, 6, 1), nn.Linear(8, 8)).double()
+    x, y = normal(30, 48), torch.arange(30) % 3
+    text = (
+        r"h_0 is \(30, 6, 8\), .* 6 channels in dimension 1 and 8 in the last one. Say .* maps='channels_first' pools"
+    )
+    with pytest.raises(ValueError, match=text):
+        collapse_by_layer(model, x, y)
+    found = collapse_by_layer(model, x, y, maps=maps)
+    expected = neural_collapse(trace(model, x).states[1].mean(space), y)
+    assert found["h_1"].nc1 == pytest.approx(expected.nc1)
+
+
+def test_states_that_do_not_have_the_inputs_first_are_refused(small, monkeypatch):
+    """As of a transformer that takes its sequence first."""
+
+    def turned(model, x):
+        path = trace(model, x)
+        return dataclasses.replace(path, states=[state.T for state in path.states])
+
+    monkeypatch.setattr(collapse_module, "trace", turned)
+    model, x, y = small
+    with pytest.raises(ValueError, match=r"states whose rows are the 47 inputs; h_0 is \(8, 47\)"):
+        collapse_by_layer(model, x, y)
+
+
 def test_torchvisions_networks_are_known():
     model, y = randomised(resnet18(num_classes=3)), torch.arange(9) % 3
     x = normal(9, 3, 32, 32)
@@ -324,7 +452,11 @@ def test_a_network_that_never_leaves_its_start_does_not_collapse(small):
         (lambda m, x, y: collapse_by_layer(m, x[:0], y[:0]), r"at least one"),
         (lambda m, x, y: collapse_by_layer(m, x, y % 2), r"Class 2 of 3 has no samples"),
         (lambda m, x, y: collapse_by_layer(m, x, y + 1), r"Labels must lie in 0..2; got 1..3"),
-        (lambda m, x, y: collapse_by_layer(m, x, y, maps="mean"), r"maps must be 'pool' or 'flatten'; got 'mean'"),
+        (lambda m, x, y: collapse_by_layer(m, x, y, maps="mean"), r"maps must be one of pool, .*, flatten; got 'mean'"),
+        (
+            lambda m, x, y: collapse_by_layer(m, x.numpy(), y),
+            r"inputs x as a torch tensor; got ndarray. Use torch.as_t",
+        ),
         (lambda m, x, y: collapse_by_layer(m, x, y, chunk=0), r"chunk must be at least 1; got 0"),
     ],
 )
