@@ -561,7 +561,9 @@ def test_per_class_that_makes_no_sense_is_refused(per_class):
         load_data("digits", classes=(0, 1), per_class=per_class)
 
 
-@pytest.mark.parametrize(("noise", "classes"), [(-0.1, (0, 1)), (1.1, (0, 1)), (0.1, (3,)), (float("nan"), (0, 1))])
+@pytest.mark.parametrize(
+    ("noise", "classes"), [(-0.1, (0, 1)), (1.1, (0, 1)), ("0.1", (0, 1)), (0.1, (3,)), (float("nan"), (0, 1))]
+)
 def test_label_noise_that_makes_no_sense_is_refused(noise, classes):
     with pytest.raises(
         ValueError, match=r"label_noise in \[0, 1\], and two classes or more.*; came .*; fix: use e\.g\."
@@ -765,6 +767,13 @@ BAD: dict[str, tuple[dict, str]] = {
         r"test_y in 0\.\.2; came labels from 0 to 5; fix: relabel, or set",
     ),
     "label too large": ({"num_classes": 2}, r"train_y in 0\.\.1; came labels from 0 to 2; fix: relabel"),
+    "half a class": ({"num_classes": 2.5}, r"num_classes as a whole number; came 2.5; fix: leave it out"),
+    "NumPy's labels": ({"train_y": np.arange(12) % 3}, "train_y as a torch tensor; came ndarray; fix: torch.as_t"),
+    "listed labels": ({"test_y": [0, 1, 2, 0, 1, 2]}, "test_y as a torch tensor; came list; fix: torch.as_tensor"),
+    "short labels": (
+        {"train_y": (torch.arange(12) % 3).int()},
+        r"train_y of torch.int64; came torch.int32; fix: train_y.to\(torch.int64\)",
+    ),
     "names": (
         {"num_classes": 3, "class_names": ("a", "b")},
         "3 class_names; came 2; fix: give one name",

@@ -74,6 +74,8 @@ class ImageData:
         _check_tensors({"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y})
         if num_classes is None:
             num_classes = len(class_names) if class_names else int(train_y.max()) + 1
+        if not isinstance(num_classes, Integral):
+            raise error("num_classes as a whole number", repr(num_classes), "leave it out, or count the classes")
         names = tuple(class_names or map(str, range(num_classes)))
         if len(names) != num_classes:
             raise error(f"{num_classes} class_names", f"{len(names)}", "give one name per class")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def _statistics(raw: Raw) -> tuple[float, float]:
 
 def _with_noise(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
     """Move the labels (n,) of a drawn share of the images by 1..C−1 places, so that each becomes another one."""
-    if not 0 <= share <= 1 or (share and classes < 2):
+    if not isinstance(share, Real) or not 0 <= share <= 1 or (share and classes < 2):
         raise error("label_noise in [0, 1], and two classes or more for it", f"{share!r}", "use e.g. label_noise=0.1")
     if share == 0:
         return y

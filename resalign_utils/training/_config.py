@@ -59,6 +59,10 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name} must be a whole number; got {value!r}.")
+        for name in ("lr", "weight_decay", "momentum", "clip"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) and not (name == "clip" and value is None):  # JSON holds no others
+                raise ValueError(f"{name} must be a number of Python; got {value!r}. Use float({name}).")
         for name, least in (
             ("epochs", 0),
             ("batch_size", 1),
