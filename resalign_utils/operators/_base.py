@@ -132,7 +132,9 @@ class SingleOperator:
         def on_columns(product: Callable[[Tensor], Tensor], shape: tuple[int, ...]):  # (rows, k) or (rows,) arrays
             def columns(x):
                 block = torch.as_tensor(x.reshape(len(x), -1).T.copy()).to(self.device, self.dtype)  # (k, rows)
-                return product(block.reshape(-1, *shape)).flatten(1).T.cpu().numpy().reshape(-1, *x.shape[1:])
+                return (
+                    product(block.reshape(-1, *shape)).reshape(len(block), -1).T.cpu().numpy().reshape(-1, *x.shape[1:])
+                )
 
             return columns
 

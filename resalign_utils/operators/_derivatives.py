@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Branch = Callable[[Tensor], Tensor]
 
@@ -40,6 +40,8 @@ class DoubleBackward:
         with torch.inference_mode(False), torch.enable_grad():
             self._rows = rows.detach().clone().requires_grad_()
             self._value = branch(self._rows.clone())
+        for buffer in branch.buffers() if isinstance(branch, nn.Module) else ():
+            buffer.detach_()  # one that the branch writes on would stay part of this graph
         self._backward: tuple[Tensor, Tensor] | None = None
 
     @property

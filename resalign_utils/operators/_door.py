@@ -65,21 +65,27 @@ def check_branch(branch: Branch, x: Tensor, name: str = "the branch") -> Tensor:
     """
     _check_kind(x, "The input of " + name)
     pair = _pair(branch, x) if len(x) == 1 else None
+    drawn = _random_state(x.device)
     try:
         value = branch(x.clone())
-    except ValueError:
+    except Exception as error:  # whatever a foreign branch raises
         if pair is not None:  # batch norm in train mode refuses a row that comes alone, without saying what to do
             raise _mixes(name) from None
-        raise
+        raise ValueError(f"{_capital(name)} fails at its input {tuple(x.shape)}: {_told(error)}.") from error
     if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(x):
         came = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"Expected a branch (n, *in) → (n, *out); {name} made {came} of {tuple(x.shape)}.")
     _check_kind(value, "The result of " + name)
+    if value.dtype != x.dtype:
+        raise ValueError(
+            f"The result of {name} is of {value.dtype}, its input of {x.dtype}. Products need one dtype: convert the "
+            f"model and its inputs, .to({value.dtype})."
+        )
     if not torch.isfinite(value).all():
         raise ValueError(
             f"{_capital(name)} gives NaN or infinite values. Look at the input and the weights, or use float64."
         )
-    if not _same_bits(branch(x.clone()), value):
+    if not torch.equal(drawn, _random_state(x.device)) or not _same_bits(branch(x.clone()), value):
         raise ValueError(
             f"Two evaluations of {name} at one point differ. Call model.eval(): dropout is on, or it draws random "
             "numbers, or keeps a state between calls."
@@ -128,7 +134,7 @@ def _compare_with_differences(branch: Branch, x: Tensor, v: Tensor, derivative: 
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     quotients: list[Tensor] = []
     for step in STEPS[x.dtype]:
-        after, before = (branch(x + sign * step * v).flatten(1).double() for sign in (1, -1))
+        after, before = (_flat(branch(x + sign * step * v)).double() for sign in (1, -1))
         quotient = project((after - before) / (2 * step))
         rounding = 4 * eps * (after.norm(dim=1) + before.norm(dim=1)) / (2 * step)
         proved |= (quotient - product).norm(dim=1) <= agreement * torch.maximum(quotient.norm(dim=1), length) + rounding
@@ -148,7 +154,7 @@ def _compare_with_differences(branch: Branch, x: Tensor, v: Tensor, derivative: 
 def _seen(derivative: DoubleBackward, v: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """``J v`` (n, m), or random projections of it (n, r) where there is Jᵀ alone; and how to see others so."""
     if not isinstance(derivative, BackwardOnce):
-        return derivative.forward(v).flatten(1).double(), lambda image: image
+        return _flat(derivative.forward(v)).double(), lambda image: image
     probes = [_random(derivative.value, seed=seed) * PROBES**-0.5 for seed in range(4, 4 + PROBES)]  # (n, *out) each
     product = torch.stack([_dot(derivative.adjoint(probe), v) for probe in probes], 1)
     return product, lambda image: torch.stack([_dot(probe, image) for probe in probes], 1)
@@ -195,7 +201,7 @@ def _adjoint(u: Tensor, image: Tensor, preimage: Tensor, v: Tensor) -> bool:
 
 def _beside(branch: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
     """A point next to x and a direction of the inputs' length, both (n, *in)."""
-    size = x.flatten(1).square().mean(1).sqrt()
+    size = _flat(x).square().mean(1).sqrt()
     size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (x.dim() - 1))
     generator = torch.Generator().manual_seed(0)
     noise = 0.5 + torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x)
@@ -211,6 +217,11 @@ def _pair(branch: Branch, x: Tensor) -> Tensor | None:
         return branch(torch.cat([x, x / 2 + 1]))
     except (RuntimeError, ValueError, IndexError):
         return None
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Of torch's generator: it moves if a branch draws a number, whether or not that changes the result this time."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _half_changed(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -273,8 +284,13 @@ def _random(like: Tensor, seed: int) -> Tensor:
 
 
 def _norms(rows: Tensor) -> Tensor:
-    return rows.flatten(1).double().norm(dim=1)
+    return _flat(rows).double().norm(dim=1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a.flatten(1).double() * b.flatten(1).double()).sum(1)
+    return (_flat(a).double() * _flat(b).double()).sum(1)
+
+
+def _flat(rows: Tensor) -> Tensor:
+    """(r, N), also of rows that are single numbers."""
+    return rows.reshape(len(rows), -1)

@@ -55,7 +55,8 @@ class JacobianBatch(OperatorBatch):
         side, shape = (d, self.in_shape) if columns else (m, self.out_shape)
         basis = torch.eye(side, dtype=self.dtype, device=self.device).reshape(1, side, *shape)
         basis = basis.expand(n, *basis.shape[1:])
-        return self.matmat(basis).flatten(2).mT if columns else self.rmatmat(basis).flatten(2)
+        products = (self.matmat if columns else self.rmatmat)(basis).reshape(n, side, -1)
+        return products.mT if columns else products
 
     def release(self) -> None:
         """Forget the kept graph; the next product makes it again."""

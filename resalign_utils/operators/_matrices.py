@@ -27,10 +27,10 @@ class MatrixBatch(OperatorBatch):
         """Nothing: the matrices are there."""
 
     def _forward(self, v: Tensor) -> Tensor:
-        return (v.flatten(2) @ self._matrices.mT).reshape(*v.shape[:2], *self.out_shape)
+        return (v.reshape(*v.shape[:2], -1) @ self._matrices.mT).reshape(*v.shape[:2], *self.out_shape)
 
     def _adjoint(self, u: Tensor) -> Tensor:
-        return (u.flatten(2) @ self._matrices).reshape(*u.shape[:2], *self.in_shape)
+        return (u.reshape(*u.shape[:2], -1) @ self._matrices).reshape(*u.shape[:2], *self.in_shape)
 
     def dense(self) -> Tensor:
         """The matrices themselves, (n, m, d); no product is counted."""

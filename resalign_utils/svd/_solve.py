@@ -148,10 +148,10 @@ def _krylov(operators: OperatorBatch, k: int, options: SVDOptions, v0: Tensor | 
 
 def _flat_products(operators: OperatorBatch):
     def forward(v: Tensor) -> Tensor:
-        return operators.matmat(v.reshape(*v.shape[:2], *operators.in_shape)).flatten(2)
+        return operators.matmat(v.reshape(*v.shape[:2], *operators.in_shape)).reshape(*v.shape[:2], -1)
 
     def adjoint(u: Tensor) -> Tensor:
-        return operators.rmatmat(u.reshape(*u.shape[:2], *operators.out_shape)).flatten(2)
+        return operators.rmatmat(u.reshape(*u.shape[:2], *operators.out_shape)).reshape(*u.shape[:2], -1)
 
     return forward, adjoint
 
