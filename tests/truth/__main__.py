@@ -3,26 +3,31 @@
 import torch
 
 from .branches import ROWS, Row
-from .oracle import PRODUCTS, faults, measure
+from .oracle import PRODUCTS, Outcome, faults, measure
 
 SHORT = 160
+Found = dict[tuple[str, int], Outcome]  # by product and number of rows
+
+
+def places(found: Found, kind: str, sizes: tuple[int, ...]) -> str:
+    """Which products ended so, and at which number of rows if not at each."""
+    at = {name: [n for n in sizes if found[name, n].kind == kind] for name in PRODUCTS}
+    if all(tuple(ns) == sizes for ns in at.values()):
+        return ""
+    named = [name if tuple(ns) == sizes else f"{name} at n = {ns[0]}" for name, ns in at.items() if ns]
+    return f" ({', '.join(named)})"
 
 
 def summary(row: Row) -> list[str]:
     """The cells of a row: its name, what it must be, whether it is, and each kind of outcome with where and why."""
-    where: dict[str, list[str]] = {}
-    texts: dict[str, set[str]] = {}
-    failed = False
-    for n in (1, 3):
-        outcomes = measure(row, n)
-        failed |= bool(faults(row, n, outcomes))
-        for product, outcome in outcomes.items():
-            where.setdefault(outcome.kind, []).append(f"{product.replace(' ', '×')} at {n}")
-            texts.setdefault(outcome.kind, set()).add(outcome.text.splitlines()[0][:SHORT] if outcome.text else "")
+    by_size = {n: measure(row, n) for n in row.sizes}
+    found = {(name, n): outcome for n, outcomes in by_size.items() for name, outcome in outcomes.items()}
+    failed = any(faults(row, n, outcomes) for n, outcomes in by_size.items())
     cells = []
-    for kind, places in where.items():
-        place = "" if len(places) == 2 * len(PRODUCTS) else f" ({', '.join(places)})"
-        cells.append(kind + place + ("" if kind == "right" else f": {' / '.join(sorted(texts[kind]))}"))
+    for kind in dict.fromkeys(outcome.kind for outcome in found.values()):
+        worst = max((o for o in found.values() if o.kind == kind), key=lambda outcome: outcome.size)
+        text = "" if kind == "right" else f": {worst.text.splitlines()[0][:SHORT]}"
+        cells.append(f"{kind}{places(found, kind, row.sizes)}{text}")
     return [row.name, row.must, "no" if failed else "yes", "; ".join(cells).replace("|", "/")]
 
 

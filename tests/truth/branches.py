@@ -26,8 +26,8 @@ VECTOR, IMAGE, TOKENS = (6,), (2, 4, 4), (4, 6)
 class Row:
     """A branch of the table.
 
-    ``alone`` is the size of batch at which it may also be otherwise (a layer that mixes the batch, with one row);
-    ``oracle`` says where the right value comes from: ``"none"`` if there is none, ``"difference"`` if autograd lies.
+    ``must_at_one`` is the same for one row alone, where a layer that mixes the batch has nothing to mix; ``oracle``
+    says where the right value comes from: ``"none"`` if there is none, ``"difference"`` if autograd lies.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Row:
     must_at_one: Must | None = None
     oracle: Oracle = "autograd"
     train: bool = False
+    sizes: tuple[int, ...] = (1, 3)  # numbers of rows that it is tried at
     row_of: Callable[[Any, int], Callable[[Tensor], Tensor]] | None = None  # the branch of row i, if it depends on i
 
     def verdict(self, n: int) -> Must:
@@ -364,9 +365,9 @@ def state_rows() -> None:
     made("buffer written and read", VECTOR, scratch, "either", parts=lambda: {"buffer": torch.zeros(8, 6)})
     noise = lambda s, h: h * s.t  # noqa: E731
     bound = lambda s, i: lambda h: h * s.t[i]  # noqa: E731
-    made("bound to three rows", VECTOR, noise, parts=times, row_of=bound, must_at_one="either")
+    made("bound to three rows", VECTOR, noise, parts=times, row_of=bound, sizes=(3,))
     rows = lambda s, i: lambda h: torch.baddbmm(s.t[i : i + 1, None], h[:, None], s.w).flatten(1)  # noqa: E731
-    made("bound to three rows, tokens", VECTOR, per_row, parts=per_row_parts, row_of=rows, must_at_one="either")
+    made("bound to three rows, tokens", VECTOR, per_row, parts=per_row_parts, row_of=rows, sizes=(3,))
 
 
 def drift() -> dict[str, Any]:
@@ -462,7 +463,7 @@ def random_rows() -> None:
 
 def mixing_rows() -> None:
     mixed: dict[str, Callable[[Tensor], Tensor]] = {
-        "h − mean over the batch": lambda h: h - h.mean(0),
+        "h minus its mean over the batch": lambda h: h - h.mean(0),
         "cumsum over the batch": lambda h: h.cumsum(0),
         "rows rolled": lambda h: h.roll(1, 0) + h,
         "rows sorted": lambda h: h.sort(0).values,
@@ -515,5 +516,11 @@ IN_FLOAT32 = [
     *("TransformerEncoderLayer, norm first", "squeeze and excite, in place", "h += f(h) on the argument"),
     *("DeformConv2d", "cdist within a row", "round", "one number a row", "linalg.solve", "bound to three rows"),
     *("no_grad around a gate", "detach of a factor", "straight-through estimator", "autograd.Function, wrong backward"),
-    *("dropout on", "h − mean over the batch", "cumsum over the batch", "GRU, sequence first", "complex result"),
+    *(
+        "dropout on",
+        "h minus its mean over the batch",
+        "cumsum over the batch",
+        "GRU, sequence first",
+        "complex result",
+    ),
 ]

@@ -70,6 +70,7 @@ class Outcome:
 
     kind: str
     text: str = ""
+    size: float = 0.0  # of the error, where it is one of a number
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}" if self.text else self.kind
@@ -114,7 +115,7 @@ def attempt(action: Callable[[], Any], branch: Any, x: Tensor) -> tuple[Any, Out
 
 
 def deliberate(error: Exception) -> bool:
-    """Whether the package refuses, by a ``raise ValueError`` or ``TypeError`` of its own, not by accident on the way."""
+    """Whether the package refuses, by a ``raise`` of its own of a ValueError or TypeError, and not by accident."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     own = PACKAGE in Path(place.filename).resolve().parents and (place.line or "").startswith("raise")
     return own and isinstance(error, ValueError | TypeError)
@@ -152,8 +153,8 @@ def compare(got: Any, kind: str, block: Tensor | None, truth: Callable[[], tuple
     scale = float(jacobians.norm()) * (1 if flat is None else float(flat.norm()))
     error = float((got.double().flatten() - want.flatten()).norm()) / (scale or 1.0)
     if error <= max(TOLERANCE[row.oracle].get(dtype, 0) for dtype in (got.dtype, out.dtype)):
-        return Outcome("right", f"{error:.0e}")
-    return Outcome("WRONG", f"by {error:.1e} of the norm")
+        return Outcome("right", size=error)
+    return Outcome("WRONG", f"by {error:.1e} of the norm", error)
 
 
 def measure(row: Row, n: int, dtype: torch.dtype = F64) -> dict[str, Outcome]:

@@ -15,10 +15,16 @@ from .pieces import Attention, Highway, Made, Residual, SqueezeExcite, conv, mlp
 
 Piece = tuple[str, Callable[[], nn.Module]]
 
+
+def on_a_copy(f: nn.Module) -> nn.Module:
+    """What works in place, on a tensor that no layer before needs: otherwise autograd itself refuses."""
+    return nn.Sequential(Made(lambda s, h: h * 1), f)
+
+
 ANYWHERE: list[Piece] = [
     ("ReLU", nn.ReLU),
-    ("ELU in place", lambda: nn.ELU(inplace=True)),
-    ("LeakyReLU in place", lambda: nn.LeakyReLU(0.2, inplace=True)),
+    ("ELU in place", lambda: on_a_copy(nn.ELU(inplace=True))),
+    ("LeakyReLU in place", lambda: on_a_copy(nn.LeakyReLU(0.2, inplace=True))),
     ("SiLU", nn.SiLU),
     ("GELU", nn.GELU),
     ("Hardsigmoid", nn.Hardsigmoid),
@@ -26,7 +32,7 @@ ANYWHERE: list[Piece] = [
     ("PReLU", nn.PReLU),
     ("F.relu in place", lambda: Made(lambda s, h: F.relu(h * 1.5, inplace=True) - 0.3)),
     ("written slice", lambda: Made(lambda s, h: write(h * 1, lambda g: g[:, ::2].mul_(2)))),
-    ("gate without softmax", lambda: Made(lambda s, h: h * torch.sigmoid(h.flip(1)))),
+    ("gate", lambda: Made(lambda s, h: h * torch.sigmoid(h.flip(1)))),
     ("clamp", lambda: Made(lambda s, h: h.clamp(-0.8, 0.9))),
     ("cumsum", lambda: Made(lambda s, h: h.cumsum(1) / 2)),
     ("normalise", lambda: Made(lambda s, h: F.normalize(h.flatten(1), dim=1).reshape(h.shape))),
@@ -67,7 +73,7 @@ PIECES: dict[tuple[int, ...], list[Piece]] = {
 WRAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "": lambda f: f,
     "h + ": Residual,
-    "h += ": lambda f: Residual(f, inplace=True),
+    "h += ": lambda f: on_a_copy(Residual(f, inplace=True)),
 }
 
 

@@ -20,15 +20,17 @@ def test_the_table_is_one():
     assert set(IN_FLOAT32) <= set(BY_NAME)
 
 
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", BY_NAME)
+def at_sizes(rows):
+    return [pytest.param(row.name, n, id=f"{row.name}, n = {n}") for row in rows for n in row.sizes]
+
+
+@pytest.mark.parametrize(("name", "n"), at_sizes(ROWS))
 def test_right_or_refused(name, n):
     row = BY_NAME[name]
     assert faults(row, n, measure(row, n)) == []
 
 
-@pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", IN_FLOAT32)
+@pytest.mark.parametrize(("name", "n"), at_sizes(BY_NAME[name] for name in IN_FLOAT32))
 def test_right_or_refused_in_float32(name, n):
     row = BY_NAME[name]
     assert faults(row, n, measure(row, n, torch.float32)) == []

@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 import resalign_utils as ra
 
+# that a slower way is taken is no fault here: the numbers count
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 DIRECTIONS = 3
 # family: the model, the block's name in it, the shape of its input
 TORCHVISION = {
@@ -24,7 +26,7 @@ TORCHVISION = {
     "swin_t": (zoo.swin_t, "features.1.0", (7, 7, 96)),
     "swin_t, shifted windows": (zoo.swin_t, "features.1.1", (8, 8, 96)),
     "swin_v2_t": (zoo.swin_v2_t, "features.1.1", (8, 8, 96)),
-    "vit_b_16": (zoo.vit_b_16, "encoder.layers.0", (5, 768)),
+    "vit_b_16": (zoo.vit_b_16, "encoder.layers.encoder_layer_0", (5, 768)),
     "densenet121": (zoo.densenet121, "features.denseblock1", (64, 3, 3)),
     "regnet_y_400mf": (zoo.regnet_y_400mf, "trunk_output.block2.block2-1", (104, 4, 4)),
     "shufflenet_v2_x0_5": (zoo.shufflenet_v2_x0_5, "stage2.1", (48, 4, 4)),
@@ -48,7 +50,7 @@ def randomised(block: nn.Module) -> nn.Module:
     for name, tensor in [*block.named_parameters(), *block.named_buffers()]:
         if name.endswith("running_var"):
             tensor.data += torch.rand(tensor.shape, generator=generator)
-        elif tensor.dim() == 1 and tensor.is_floating_point() or "layer_scale" in name:
+        elif (tensor.dim() == 1 and tensor.is_floating_point()) or "layer_scale" in name:
             tensor.data += 0.2 * torch.randn(tensor.shape, generator=generator)
     return block.double().eval().requires_grad_(False)
 
@@ -72,6 +74,7 @@ def check_products(block, shape):
     x, v = (torch.randn(k, *shape, generator=generator).double() for k in (1, DIRECTIONS))
     u = torch.randn(DIRECTIONS, *block(x.clone()).shape[1:], generator=generator).double()
     forward, backward = along(copy.deepcopy(block), x, v), transposed(copy.deepcopy(block), x, u)
+    assert_close(u.flatten(1) @ forward.flatten(1).T, backward.flatten(1) @ v.flatten(1).T, rtol=1e-6, atol=1e-5)
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-3)):
         operator = ra.JacobianOperator(copy.deepcopy(block).to(dtype), x.to(dtype))
         for got, want in ((operator.matmat(v.to(dtype)), forward), (operator.rmatmat(u.to(dtype)), backward)):
