@@ -39,9 +39,11 @@ class DoubleBackward:
         self._branch = branch
         with torch.inference_mode(False), torch.enable_grad():
             self._rows = rows.detach().clone().requires_grad_()
+            buffers = [b for b in branch.buffers() if not b.requires_grad] if isinstance(branch, nn.Module) else []
             self._value = branch(self._rows.clone())
-        for buffer in branch.buffers() if isinstance(branch, nn.Module) else ():
-            buffer.detach_()  # one that the branch writes on would stay part of this graph
+        for buffer in buffers:
+            if buffer.requires_grad:
+                buffer.detach_()  # the branch wrote on it, and it would stay part of this graph
         self._backward: tuple[Tensor, Tensor] | None = None
 
     @property

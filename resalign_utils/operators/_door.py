@@ -90,7 +90,7 @@ def check_branch(branch: Branch, x: Tensor, name: str = "the branch") -> Tensor:
             f"Two evaluations of {name} at one point differ. Call model.eval(): dropout is on, or it draws random "
             "numbers, or keeps a state between calls."
         )
-    if pair is not None and (len(pair) != 2 or _differ(pair[:1], value)):
+    if pair is not None and (len(pair) != 2 or differ(pair[:1], value)):
         raise _mixes(name)
     for kept, mixed in _half_changed(x):
         if not _near(branch(mixed)[kept], value[kept]):
@@ -167,18 +167,11 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 
 def _stands(branch: Branch, x: Tensor, value: Tensor, way: Way) -> bool:
     """Whether the products at x itself are adjoint and repeatable, with several vectors at once if the way says so."""
-    if way.repeats:
-        index = torch.arange(len(x), device=x.device).repeat(VECTORS)
-        try:
-            derivative = way.derivative(branch_rows(branch, index), x[index])
-        except (RuntimeError, ValueError, IndexError):
-            return False  # bound to its rows: one vector at a time
-        if derivative.value.shape != value[index].shape or _differ(derivative.value, value[index]):
-            return False
-    else:
-        derivative = way.derivative(branch, x)
-        if _differ(derivative.value, value):
-            raise _Disagreement("the branch gives another result while gradients are recorded")
+    derivative = repeated(branch, x, value, VECTORS, way) if way.repeats else way.derivative(branch, x)
+    if derivative is None:
+        return False
+    if not way.repeats and differ(derivative.value, value):
+        raise _Disagreement("the branch gives another result while gradients are recorded")
     u = _random(derivative.value, seed=2)
     preimage = derivative.adjoint(u)
     if not _same_bits(derivative.adjoint(u), preimage):
@@ -190,6 +183,19 @@ def _stands(branch: Branch, x: Tensor, value: Tensor, way: Way) -> bool:
     # images themselves beside random vectors: the larger ⟨u, J v⟩ is, the smaller an error it shows
     adjoint = _adjoint(u, image, preimage, v) and _adjoint(image, image, derivative.adjoint(image), v)
     return adjoint and _same_bits(derivative.forward(v), image)
+
+
+def repeated(branch: Branch, x: Tensor, value: Tensor, copies: int, way: Way) -> DoubleBackward | None:
+    """The derivative at all points x (n, *in), so many times; None where the branch does not take them so."""
+    index = torch.arange(len(x), device=x.device).repeat(copies)
+    try:
+        derivative = way.derivative(branch_rows(branch, index), x[index])
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError):
+        return None  # bound to its rows, or to so many at most
+    same = derivative.value.shape == value[index].shape and not differ(derivative.value, value[index])
+    return derivative if same else None
 
 
 def _adjoint(u: Tensor, image: Tensor, preimage: Tensor, v: Tensor) -> bool:
@@ -259,7 +265,7 @@ def _capital(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
+def differ(a: Tensor, b: Tensor) -> bool:
     """Whether more than 1 % of the entries differ by more than rounding.
 
     A few may: where rounding, which depends on the size of the batch, moves a unit across the kink of a ReLU.
@@ -275,7 +281,7 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two results are equal; up to rounding on a GPU, where sums may come in any order."""
-    return torch.equal(a, b) if a.device.type == "cpu" else a.shape == b.shape and not _differ(a, b)
+    return torch.equal(a, b) if a.device.type == "cpu" else a.shape == b.shape and not differ(a, b)
 
 
 def _random(like: Tensor, seed: int) -> Tensor:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..arithmetic import exact_arithmetic
 from ._base import OperatorBatch, SingleOperator
-from ._derivatives import BackwardOnce, Branch, DoubleBackward, branch_rows
-from ._door import check_branch, proved_way
+from ._derivatives import BackwardOnce, Branch, DoubleBackward
+from ._door import Way, check_branch, proved_way, repeated
 from ._matrices import MatrixBatch
 
 MEMORY_BUDGET = 2**28  # bytes of intermediate results at a time
@@ -41,7 +41,7 @@ class JacobianBatch(OperatorBatch):
     def __init__(self, branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET, name: str = "the branch") -> None:
         self._branch, self._x, self._memory = branch, x.detach(), memory
         with torch.inference_mode(False), exact_arithmetic(x.device):
-            value = check_branch(branch, self._x, name)
+            self._value = value = check_branch(branch, self._x, name)
             self._way = proved_way(branch, self._x, value, name)
         super().__init__(len(x), tuple(x.shape[1:]), tuple(value.shape[1:]), x.dtype, x.device)
         self._formed: MatrixBatch | None = None
@@ -74,23 +74,29 @@ class JacobianBatch(OperatorBatch):
     @torch.no_grad()
     def _products(self, name: str, block: Tensor, shape: tuple[int, ...]) -> Tensor:
         n, k = block.shape[:2]
-        chunk = min(k, self._largest_chunk)
         with torch.inference_mode(False), exact_arithmetic(self.device):
-            result = block.new_empty(n, k, *shape)
-            for first in range(0, k, chunk):
-                vectors = block[:, first : first + chunk].detach()
+            result, first = block.new_empty(n, k, *shape), 0
+            while first < k:
+                copies = min(k - first, self._largest_chunk)
+                if (derivative := self._at(copies)) is None:
+                    self._way = Way(self._way.derivative, repeats=False)
+                    continue
+                vectors = block[:, first : first + copies].detach()
                 rows = vectors.transpose(0, 1).flatten(0, 1)  # (c n, ·): all points for the first vector, and so on
-                product = getattr(self._at(vectors.shape[1]), name)(rows)
-                result[:, first : first + chunk] = product.reshape(-1, n, *shape).transpose(0, 1)
+                product = getattr(derivative, name)(rows).reshape(-1, n, *shape)
+                result[:, first : first + copies] = product.transpose(0, 1)
+                first += copies
         return result
 
-    def _at(self, copies: int) -> DoubleBackward:
-        """The derivative at the points, repeated so many times."""
+    def _at(self, copies: int) -> DoubleBackward | None:
+        """The derivative at the points, repeated so many times; None where the branch does not take so many."""
         if self._derivative is None or self._copies != copies:
-            index = torch.arange(len(self), device=self.device).repeat(copies)
             self.release()
-            branch = branch_rows(self._branch, index) if copies > 1 else self._branch
-            self._derivative, self._copies = self._way.derivative(branch, self._x[index]), copies
+            if copies > 1:
+                self._derivative = repeated(self._branch, self._x, self._value, copies, self._way)
+            else:
+                self._derivative = self._way.derivative(self._branch, self._x)
+            self._copies = copies
         return self._derivative
 
     @property
