@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+_ENTERED = threading.local()  # the type of device for which this thread has entered it
 
 
 @contextmanager
@@ -24,7 +27,12 @@ def exact_arithmetic(device: torch.device) -> Iterator[None]:
     Args:
         device: where the model is.
     """
+    if getattr(_ENTERED, "device", None) == device.type:
+        yield  # a call inside another: all is set
+        return
     with ExitStack() as stack:
+        stack.callback(setattr, _ENTERED, "device", getattr(_ENTERED, "device", None))
+        _ENTERED.device = device.type
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ._layers import ConstantLayers
+
 Branch = Callable[[Tensor], Tensor]
 
 
@@ -40,7 +42,8 @@ class DoubleBackward:
         with torch.inference_mode(False), torch.enable_grad():
             self._rows = rows.detach().clone().requires_grad_()
             buffers = [b for b in branch.buffers() if not b.requires_grad] if isinstance(branch, nn.Module) else []
-            self._value = branch(self._rows.clone())
+            with ConstantLayers():
+                self._value = branch(self._rows.clone())
         for buffer in buffers:
             if buffer.requires_grad:
                 buffer.detach_()  # the branch wrote on it, and it would stay part of this graph

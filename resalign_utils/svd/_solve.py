@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..arithmetic import exact_arithmetic
 from ._copies import with_copies
 from ._dense import dense_svd
 from ._krylov import KrylovRun, block_krylov, default_block, random_block
@@ -44,10 +45,10 @@ def truncated_svd(
             triplets take, if those are more.
 
     A block of b random vectors finds at most b copies of a singular value. Where b or more of the values found agree to
-    1 %, Krylov therefore starts again from fresh random vectors with what it has found taken out, until nothing larger
-    comes; each time costs about as many products again. In exact arithmetic fresh vectors miss a copy with probability
-    0; after q steps a value is missed that is larger by a share ε with probability at most
-    ``1.65 √d exp(−√(2ε) (2q − 1))`` (Kuczyński & Woźniakowski 1992, theorem 4.1, for σ²).
+    a thousandth (or to ``tol``, if that is more), Krylov therefore starts again from fresh random vectors with what it
+    has found taken out, until nothing larger comes; each time costs about as many products again. In exact arithmetic
+    fresh vectors miss a copy with probability 0; after q steps a value is missed that is larger by a share ε with
+    probability at most ``1.65 √d exp(−√(2ε) (2q − 1))`` (Kuczyński & Woźniakowski 1992, theorem 4.1, for σ²).
 
     Warns:
         RuntimeWarning: a triplet has not converged, or copies may be missing since ``max_matvecs`` does not suffice.
@@ -87,7 +88,8 @@ def decompose(operators: OperatorBatch, k: int, options: SVDOptions, v0: Tensor 
     """
     check_rank(k, operators.shape)
     method = cheaper_method(operators.shape, k) if options.method == "auto" else options.method
-    found = _dense(operators, k, options.tol) if method == "dense" else _krylov(operators, k, options, v0)
+    with exact_arithmetic(operators.device):
+        found = _dense(operators, k, options.tol) if method == "dense" else _krylov(operators, k, options, v0)
     return TruncatedSVD(
         found.U.reshape(*found.S.shape, *operators.out_shape),
         found.S,
