@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .residuals import trace
+from .residuals import trace, trace_states
 
 Maps = Literal["pool", "channels_first", "channels_last", "flatten"]
 Vectors = Tensor | np.ndarray | Sequence[Any]
@@ -232,10 +232,10 @@ def _features(
     widths = _widths(model, head)
     try:
         for inputs, labels in zip(x.split(chunk), y.split(chunk), strict=True):
-            path = trace(model, inputs)
-            states = {f"h_{depth}": state for depth, state in enumerate(path.states)} | {"features": read[-1]}
-            vectors = {name: _vectors(name, state, len(inputs), maps, widths) for name, state in states.items()}
-            yield vectors, labels, path.logits.argmax(1)
+            states, logits = trace_states(model, inputs)
+            layers = {f"h_{depth}": state for depth, state in enumerate(states)} | {"features": read[-1]}
+            vectors = {name: _vectors(name, state, len(inputs), maps, widths) for name, state in layers.items()}
+            yield vectors, labels, logits.argmax(1)
             read.clear()
     finally:
         handle.remove()

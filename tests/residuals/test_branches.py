@@ -1,20 +1,15 @@
 """The branches of a network, found and taken at their true inputs; their Jacobians are those of the formula."""
 
-import dataclasses
-import math
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from contracts import convolve, randomised
 from processes import register_ones_own_basic_block
-from sklearn.decomposition import PCA
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models import resnet18, resnet50
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import StochasticDepth
 
 from resalign_utils import (
     ResidualBlock,
@@ -31,12 +26,6 @@ from resalign_utils.models import ResNet
 from resalign_utils.residuals import is_residual_block
 
 ORDERS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
-
-
-@pytest.fixture
-def small(blobs):
-    """A network of three blocks in float64, and its inputs."""
-    return randomised(build_model(ResNetConfig(3, 8), blobs)), blobs.test_x.double()
 
 
 # Our own blocks
@@ -321,167 +310,3 @@ def test_block_after_something_else_does_not_follow(small, between):
 def test_block_that_changes_the_shape_has_no_step():
     block = randomised(BLOCKS["BasicBlock, downsampling"]())
     assert trace(block, torch.randn(1, 3, 5, 5, dtype=torch.float64)).residuals[0].step is None
-
-
-# What is refused
-
-
-def test_block_called_twice_is_refused_with_its_name(small):
-    model, x = small
-    model.blocks.append(model.blocks[0])
-    with pytest.raises(ValueError, match=r"Block 'blocks.0' is called more than once in a forward pass. Give each"):
-        trace(model, x)
-
-
-def test_network_without_known_blocks_is_refused_with_what_it_holds():
-    model = nn.Sequential(nn.Linear(3, 3), nn.ModuleDict({"a": nn.ReLU()})["a"])
-    text = r"No residual block found in Sequential; its composite modules are Sequential. Register the one that holds"
-    with pytest.raises(ValueError, match=text):
-        trace(model, torch.ones(1, 3))
-
-
-def test_unknown_block_is_refused_with_how_to_register_it():
-    with pytest.raises(TypeError, match=r"Linear is not registered as a residual block. Register .*'Your own model'"):
-        residual_branch(nn.Linear(2, 2))
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        nn.BatchNorm1d(8),
-        nn.Dropout(0.1),
-        nn.AlphaDropout(0.1),
-        nn.RReLU(),
-        StochasticDepth(0.1, "row"),
-        ResidualBlock(nn.Identity(), 1.0, False, drop=0.1),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_layer_in_train_mode_is_refused_with_its_name(blobs, layer):
-    model = build_model(ResNetConfig(2, 8, norm=False), blobs)
-    model.stem.append(layer)
-    text = rf"Layer 'stem.3' \({type(layer).__name__}\) is in train mode, .* Call model.eval\(\) before measuring"
-    with pytest.raises(ValueError, match=text):
-        trace(model, blobs.test_x)
-    trace(model.eval(), blobs.test_x)
-
-
-def test_train_mode_without_such_layers_is_no_matter(blobs):
-    model = build_model(ResNetConfig(2, 8, norm=False), blobs)
-    assert_close(trace(model.train(), blobs.test_x).states, trace(model.eval(), blobs.test_x).states)
-
-
-@pytest.mark.parametrize("shape", [(0, 1, 2, 3), (6,)])
-def test_empty_batch_is_refused(blobs, shape):
-    with pytest.raises(ValueError, match=r"Expected a batch of at least one input \(n, ...\); got shape \("):
-        trace(build_model(ResNetConfig(2, 8), blobs).eval(), torch.zeros(shape))
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_nan_or_infinite_inputs_are_refused_and_counted(small, bad):
-    model, x = small
-    x = x.clone()
-    x[3], x[7, 0, 1, 2] = bad, bad
-    with pytest.raises(ValueError, match=r"2 of 20 inputs hold NaN or infinite values. Remove them"):
-        trace(model, x)
-
-
-@pytest.mark.parametrize("name", ["blocks.1.branch.0.weight", "blocks.2.branch.1.running_mean"])
-def test_nan_weights_and_statistics_are_refused_with_their_name(small, name):
-    model, x = small
-    model.state_dict()[name].view(-1)[2] = math.nan
-    with pytest.raises(ValueError, match=rf"'{name}' holds NaN or infinite weights"):
-        trace(model, x)
-
-
-def test_overflow_is_refused_with_the_block_it_begins_in():
-    branches = [nn.Linear(3, 3) for _ in range(3)]
-    nn.init.constant_(branches[1].weight, 3e38)
-    model = ResNet(nn.Identity(), [ResidualBlock(branch, 1.0, post=False) for branch in branches], nn.Linear(3, 2))
-    text = r"output of block 2 \('blocks.1'\) is NaN or infinite although inputs and weights are finite.*float64"
-    with pytest.raises(ValueError, match=text):
-        trace(model, torch.ones(2, 3))
-    trace(model.double(), torch.ones(2, 3, dtype=torch.float64))
-
-
-def test_mixed_dtypes_are_refused_with_the_fix(small):
-    model, x = small
-    with pytest.raises(ValueError, match=r"'stem.1.weight' has dtype torch.float64, the inputs torch.float32.*x.to\("):
-        trace(model, x.float())
-
-
-def test_mixed_devices_are_refused_with_the_fix(small):
-    model, x = small
-    model.blocks[1].to("meta")
-    text = r"'blocks.1.branch.0.weight' is on meta, the inputs are on cpu. Move one: model.to\(x.device\)"
-    with pytest.raises(ValueError, match=text):
-        trace(model, x)
-
-
-def hooks(model):
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-
-
-def test_hooks_are_removed_after_a_trace_and_after_a_failed_one(small):
-    model, x = small
-    trace(model, x)
-    assert hooks(model) == 0
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        trace(model, x[..., :2])
-    assert hooks(model) == 0
-
-
-# Projections
-
-
-def test_random_projection_keeps_squared_distances_on_average(small):
-    path = trace(*small)
-    states = torch.stack(path.states, 1)  # (n, L+1, D)
-    distances = (states[1:] - states[:-1]).square().sum(-1)
-    draws = torch.stack([path.project(seed=seed) for seed in range(3000)])  # (seeds, n, L+1, 2)
-    projected = (draws[:, 1:] - draws[:, :-1]).square().sum(-1)
-    assert draws.shape[1:] == (20, 4, 2)
-    # a squared length in the plane is exponential: its mean over 3000 has a relative deviation of 0.018
-    assert_close(projected.mean(0), distances, rtol=0.09, atol=0)
-
-
-def test_random_projection_is_one_linear_map_for_all_states_and_depends_on_the_seed_alone(small):
-    path = trace(*small)
-    doubled = dataclasses.replace(path, states=[2 * state for state in path.states])
-    assert_close(doubled.project(3, seed=1), 2 * path.project(3, seed=1))
-    assert_close(trace(*small).project(3, seed=1), path.project(3, seed=1), rtol=0, atol=0)
-    assert not torch.allclose(path.project(3, seed=1), path.project(3, seed=2))
-    part = dataclasses.replace(path, states=path.states[1:3])
-    assert_close(part.project(3, seed=1), path.project(3, seed=1)[:, 1:3])
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_pca_is_that_of_scikit_learn_up_to_signs(small, dims):
-    path = trace(*small)
-    flat = torch.stack(path.states, 1).flatten(0, 1).numpy()
-    expected = torch.from_numpy(PCA(dims).fit_transform(flat)).reshape(20, 4, dims)
-    found = path.project(dims, method="pca")
-    signs = torch.sign((found * expected).sum((0, 1)))
-    assert_close(found, signs * expected)
-
-
-def test_image_states_are_projected_flat():
-    torch.manual_seed(0)
-    block = randomised(BLOCKS["BasicBlock"]())
-    assert trace(block, torch.randn(4, 3, 5, 5, dtype=torch.float64)).project(3).shape == (4, 2, 3)
-
-
-def test_projections_that_cannot_be_are_refused(small):
-    path = trace(*small)
-    for dims in (0, 9):
-        with pytest.raises(ValueError, match=rf"dims must lie in 1..8; got {dims}"):
-            path.project(dims)
-    with pytest.raises(ValueError, match="method must be 'random' or 'pca'; got 'tsne'"):
-        path.project(method="tsne")
-    few = dataclasses.replace(path, states=[state[:1] for state in path.states])
-    with pytest.raises(ValueError, match=r"dims must lie in 1..4; got 5"):  # one input's four states
-        few.project(5, method="pca")
-    block = randomised(BLOCKS["BasicBlock, downsampling"]())
-    mixed = trace(block, torch.randn(1, 3, 5, 5, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"states of one shape; got \(3, 5, 5\), \(4, 3, 3\). Trace a part"):
-        mixed.project()

@@ -1,0 +1,203 @@
+"""Branches with constants: what else a block is called with, and the derivative of its outer activation.
+
+Both belong to the n rows at which a block was traced; :func:`branch_rows` takes them along when rows are taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from ._registry import Branch
+
+Eager = Callable[[], AbstractContextManager[object]]
+
+_SLOPE_ERROR = 0.05  # of a derivative, relative to the largest of its row, against quotients of finite differences
+
+
+def branch_rows(branch: Branch, index: Tensor) -> Branch:
+    """The branch for the rows ``index`` (r,) of those it was traced at, repeats allowed.
+
+    A branch that holds constants of its n rows has a method ``rows(index)``; any other is returned as it is.
+    """
+    rows = getattr(branch, "rows", None)
+    return branch if rows is None else rows(index)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a block is called with besides its state.
+
+    Attributes:
+        args: after the state.
+        kwargs: by their names.
+        n: number of rows of the state.
+        per_row: places in ``args`` and names in ``kwargs`` whose tensors (n, ...) have a row for each row of the state.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    n: int
+    per_row: frozenset[int | str] = frozenset()
+
+    @property
+    def undecided(self) -> list[int | str]:
+        """The arguments that may have a row for each row of the state, by their shapes."""
+        named: list[tuple[int | str, Any]] = [*enumerate(self.args), *self.kwargs.items()]
+        return [name for name, value in named if any(self._fits(leaf) for leaf in tree_leaves(value))]
+
+    def rows(self, index: Tensor) -> Arguments:
+        """The same at some rows of the state."""
+
+        def pick(name: int | str, value: Any) -> Any:
+            if name not in self.per_row:
+                return value
+            return tree_map_only(Tensor, lambda leaf: leaf[index] if self._fits(leaf) else leaf, value)
+
+        args = tuple(pick(place, value) for place, value in enumerate(self.args))
+        return replace(self, args=args, kwargs={k: pick(k, v) for k, v in self.kwargs.items()}, n=len(index))
+
+    def call(self, function: Branch, h: Tensor) -> Tensor:
+        """``function(h, ...)`` with all that it is willing to take: everything, or h alone."""
+        if not (self.args or self.kwargs):
+            return function(h)
+        try:
+            signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+            signature.bind(h, *self.args, **self.kwargs)
+        except (TypeError, ValueError):  # other arguments, or a function of C without a signature
+            return function(h)
+        return function(h, *self.args, **self.kwargs)
+
+    def _fits(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == self.n
+
+
+class Held(Protocol):
+    """``f → J_σ(z) f`` (n, *out), with z (n, *out) held."""
+
+    def __call__(self, f: Tensor) -> Tensor: ...
+
+    def rows(self, index: Tensor) -> Held: ...
+
+
+@dataclass(frozen=True)
+class Slope:
+    """J_σ(z) of an elementwise σ: the products with σ'(z) (n, *out)."""
+
+    slope: Tensor
+
+    def __call__(self, f: Tensor) -> Tensor:
+        return self.slope * f
+
+    def rows(self, index: Tensor) -> Slope:
+        return Slope(self.slope[index])
+
+
+class Pushforward:
+    """J_σ(z) of any σ, as the transpose of ``u → J_σᵀ u``."""
+
+    def __init__(self, outer: Branch, z: Tensor) -> None:
+        self._outer, self._z = outer, z
+        with torch.enable_grad():
+            y, point = _graph(outer, z)
+            self._u = torch.zeros_like(y).requires_grad_()
+            (self._pulled,) = torch.autograd.grad(y, point, self._u, create_graph=True)
+
+    def __call__(self, f: Tensor) -> Tensor:
+        return torch.autograd.grad(self._pulled, self._u, f, create_graph=True)[0]
+
+    def rows(self, index: Tensor) -> Pushforward:
+        return Pushforward(self._outer, self._z[index])
+
+
+def hold(outer: Branch, z: Tensor) -> Held:
+    """The derivative of the outer activation at z (n, *out), proved against finite differences.
+
+    With a diagonal J_σ, and for a random r with no other, ``J_σᵀ r = (J_σᵀ 1) ⊙ r``.
+
+    Raises:
+        ValueError: autograd knows no derivative, or another one than the values have. The text begins with a verb.
+    """
+    try:
+        with torch.enable_grad():
+            y, point = _graph(outer, z)
+            random = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
+            ones = torch.autograd.grad(y, point, torch.ones_like(y), retain_graph=True)[0]
+            pulled = torch.autograd.grad(y, point, random)[0]
+        elementwise = ones.shape == y.shape and _close(pulled, ones * random)
+        held: Held = Slope(ones) if elementwise else Pushforward(outer, z)
+        wrong = _disagrees(outer, z, held)
+    except RuntimeError as error:
+        raise ValueError(f"cannot be differentiated ({str(error).splitlines()[0]})") from error
+    if wrong:
+        raise ValueError("has another derivative by autograd than by its values: something in it is detached")
+    return held
+
+
+def _graph(outer: Branch, z: Tensor) -> tuple[Tensor, Tensor]:
+    point = z.detach().requires_grad_()
+    return outer(point.clone()), point  # cloned: the activation may work in place
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e3 * torch.finfo(a.dtype).eps * a.abs().max())
+
+
+def _disagrees(outer: Branch, z: Tensor, held: Held) -> bool:
+    """Whether a directional derivative lies outside of the two one-sided quotients, which at a kink differ."""
+    flat = z.flatten(1)
+    eps = torch.finfo(z.dtype).eps
+    spread = flat.std(1, correction=0, keepdim=True)
+    spread = torch.where(spread > 1e3 * eps * flat.abs().amax(1, keepdim=True), spread, 1.0)
+    signs = torch.randint(0, 2, flat.shape, generator=torch.Generator().manual_seed(1)).to(z) * 2 - 1
+    step = signs * torch.minimum(torch.maximum(flat.abs(), spread / 100), spread) * eps ** (1 / 3)
+    step = step.reshape(z.shape)
+    y = outer(z.clone())
+    up, down, linear = (outer(z + step) - y).flatten(1), (y - outer(z - step)).flatten(1), held(step).flatten(1)
+    largest = torch.stack([up, down, linear]).abs().amax((0, 2))[:, None]
+    allowed = _SLOPE_ERROR * largest + 100 * eps * y.flatten(1).abs().amax(1, keepdim=True)
+    outside = torch.maximum(linear - torch.maximum(up, down), torch.minimum(up, down) - linear)
+    return bool((outside > allowed).any())
+
+
+@dataclass(frozen=True)
+class BoundBranch:
+    """``h (n, *in) → J_σ(z)·F(h, ...)`` (n, *out), with z and the further arguments held.
+
+    Attributes:
+        branch: F.
+        arguments: what it is called with besides h.
+        outer: J_σ(z), None for no outer activation.
+        in_place: whether F changes its argument, and gets a copy.
+        eager: makes the context in which F is evaluated, None for any.
+    """
+
+    branch: Branch
+    arguments: Arguments
+    outer: Held | None
+    in_place: bool = False
+    eager: Eager | None = None
+
+    def __call__(self, h: Tensor) -> Tensor:
+        n = self.arguments.n
+        # the constants of a single row serve any number of rows
+        if len(h) != n != 1 and (self.outer is not None or self.arguments.per_row):
+            raise ValueError(
+                f"This branch is bound to the {n} inputs at which it was traced, by its outer activation or by further "
+                f"arguments of its block; it was called with {len(h)}. Take residual.rows(index).branch."
+            )
+        with nullcontext() if self.eager is None else self.eager():
+            f = self.arguments.call(self.branch, h.clone() if self.in_place else h)
+        return f if self.outer is None else self.outer(f)
+
+    def rows(self, index: Tensor) -> BoundBranch:
+        """The same at some of its rows."""
+        outer = None if self.outer is None else self.outer.rows(index)
+        return replace(self, arguments=self.arguments.rows(index), outer=outer)
