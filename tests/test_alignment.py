@@ -302,7 +302,7 @@ def test_pairs_of_different_shapes_are_not_compared():
         def forward(self, h):
             return self.f(h)
 
-    ra.residual_branch.register(Down, lambda block: block.f)
+    ra.residual_branch.register(Down, lambda block: (block.f, None, None))
     u, v, small = orthogonal(DIM, 1), orthogonal(DIM, 2), orthogonal(6, 3)
     blocks = [ResidualBlock(affine(matrix(u, [3.0, 2.0, 1.0], v)), 1.0, post=False) for _ in range(2)]
     blocks += [Down()]

@@ -19,6 +19,7 @@ from ._registry import Branch
 
 Eager = Callable[[], AbstractContextManager[object]]
 
+_ROWS = 8  # at which an outer activation is looked at
 _SLOPE_ERROR = 0.05  # of a derivative, relative to the largest of its row, against quotients of finite differences
 
 
@@ -118,22 +119,15 @@ class Pushforward:
 
 
 def hold(outer: Branch, z: Tensor) -> Held:
-    """The derivative of the outer activation at z (n, *out), proved against finite differences.
-
-    With a diagonal J_σ, and for a random r with no other, ``J_σᵀ r = (J_σᵀ 1) ⊙ r``.
+    """The derivative of the outer activation at z (n, *out), proved at a few rows against finite differences.
 
     Raises:
         ValueError: autograd knows no derivative, or another one than the values have. The text begins with a verb.
     """
+    few = z[:_ROWS]
     try:
-        with torch.enable_grad():
-            y, point = _graph(outer, z)
-            random = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
-            ones = torch.autograd.grad(y, point, torch.ones_like(y), retain_graph=True)[0]
-            pulled = torch.autograd.grad(y, point, random)[0]
-        elementwise = ones.shape == y.shape and _close(pulled, ones * random)
-        held: Held = Slope(ones) if elementwise else Pushforward(outer, z)
-        wrong = _disagrees(outer, z, held)
+        held: Held = Slope(_slope(outer, z)) if _elementwise(outer, few) else Pushforward(outer, z)
+        wrong = _disagrees(outer, few, held.rows(torch.arange(len(few), device=z.device)))
     except RuntimeError as error:
         raise ValueError(f"cannot be differentiated ({str(error).splitlines()[0]})") from error
     if wrong:
@@ -146,19 +140,36 @@ def _graph(outer: Branch, z: Tensor) -> tuple[Tensor, Tensor]:
     return outer(point.clone()), point  # cloned: the activation may work in place
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= 1e3 * torch.finfo(a.dtype).eps * a.abs().max())
+def _slope(outer: Branch, z: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``J_σᵀ w`` at z (n, *out), by default with w = 1: the slopes of an elementwise function."""
+    with torch.enable_grad():
+        y, point = _graph(outer, z)
+        return torch.autograd.grad(y, point, torch.ones_like(y) if weights is None else weights)[0]
+
+
+def _elementwise(outer: Branch, z: Tensor) -> bool:
+    """Whether J_σ is diagonal: then, and for a random r only then, ``J_σᵀ r = (J_σᵀ 1) ⊙ r``."""
+    if outer(z.clone()).shape != z.shape:
+        return False
+    r = _random(z)
+    expected, found = _slope(outer, z) * r, _slope(outer, z, r)
+    return bool((found - expected).abs().max() <= 1e3 * torch.finfo(z.dtype).eps * found.abs().max())
+
+
+def _random(z: Tensor) -> Tensor:
+    """A random tensor of z's shape (n, *out): one draw for each row times one for each unit."""
+    generator = torch.Generator().manual_seed(0)
+    units, rows = torch.randn(z.shape[1:], generator=generator), torch.randn(len(z), generator=generator)
+    return units.to(z) * rows.to(z).reshape(-1, *[1] * (z.dim() - 1))
 
 
 def _disagrees(outer: Branch, z: Tensor, held: Held) -> bool:
     """Whether a directional derivative lies outside of the two one-sided quotients, which at a kink differ."""
-    flat = z.flatten(1)
-    eps = torch.finfo(z.dtype).eps
-    spread = flat.std(1, correction=0, keepdim=True)
-    spread = torch.where(spread > 1e3 * eps * flat.abs().amax(1, keepdim=True), spread, 1.0)
-    signs = torch.randint(0, 2, flat.shape, generator=torch.Generator().manual_seed(1)).to(z) * 2 - 1
-    step = signs * torch.minimum(torch.maximum(flat.abs(), spread / 100), spread) * eps ** (1 / 3)
-    step = step.reshape(z.shape)
+    eps, size = torch.finfo(z.dtype).eps, z.abs().flatten(1)
+    spread = z.flatten(1).std(1, correction=0, keepdim=True)
+    spread = torch.where(spread > 1e3 * eps * size.amax(1, keepdim=True), spread, 1.0)
+    length = eps ** (1 / 3) * torch.minimum(torch.maximum(size, spread / 100), spread)
+    step = length.reshape(z.shape) * _random(z).sign()
     y = outer(z.clone())
     up, down, linear = (outer(z + step) - y).flatten(1), (y - outer(z - step)).flatten(1), held(step).flatten(1)
     largest = torch.stack([up, down, linear]).abs().amax((0, 2))[:, None]

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from contracts import randomised
 from torch import nn
 from torch.testing import assert_close
+from torchvision.models import quantization
 from torchvision.ops import StochasticDepth
 
 from resalign_utils import ResidualBlock, ResNetConfig, build_model, residual_branch, trace
@@ -217,7 +219,7 @@ def test_dropout_that_is_always_on_is_refused_with_the_block_it_is_in(small):
 @pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "FSDPModule"])
 def test_sharded_model_is_refused(kind):
     sharded = type("FSDPLinear", (type(kind, (), {}), nn.Linear), {})
-    with pytest.raises(ValueError, match=r"'1' \(FSDPLinear\) is sharded: no process holds .* get_model_state_dict"):
+    with pytest.raises(ValueError, match=r"'1' \(FSDPLinear\) is sharded: no process holds .*get_model_state_dict"):
         trace(nn.Sequential(Sum(nn.Linear(3, 3)), sharded(3, 3)), torch.ones(1, 3))
 
 
@@ -237,6 +239,11 @@ def test_quantised_layer_is_refused():
     text = r"Layer 'f' \(torch.ao.nn.quantized.modules.linear.Linear\) is quantised and has no derivative. Measure the"
     with pytest.raises(ValueError, match=text):
         trace(Sum(layer), torch.ones(1, 3))
+
+
+def test_model_that_is_prepared_for_quantisation_is_no_matter():
+    model = randomised(quantization.resnet18(quantize=False, num_classes=3))
+    assert len(trace(model, torch.ones(1, 3, 32, 32, dtype=torch.float64)).residuals) == 8
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
