@@ -109,9 +109,10 @@ class Pushforward:
         with torch.enable_grad():
             y, point = _graph(outer, z)
             self._u = torch.zeros_like(y).requires_grad_()
-            (self._pulled,) = torch.autograd.grad(y, point, self._u, create_graph=True)
+            (self._pulled,) = torch.autograd.grad((self._u * y).sum(), point, create_graph=True)
 
     def __call__(self, f: Tensor) -> Tensor:
+        # f as grad_outputs: under the transforms of torch.func a product with f would hide the graph of _pulled
         return torch.autograd.grad(self._pulled, self._u, f, create_graph=True)[0]
 
     def rows(self, index: Tensor) -> Pushforward:
@@ -144,7 +145,8 @@ def _slope(outer: Branch, z: Tensor, weights: Tensor | None = None) -> Tensor:
     """``J_σᵀ w`` at z (n, *out), by default with w = 1: the slopes of an elementwise function."""
     with torch.enable_grad():
         y, point = _graph(outer, z)
-        return torch.autograd.grad(y, point, torch.ones_like(y) if weights is None else weights)[0]
+        # of a sum: grad_outputs make torch load sympy, which takes a second
+        return torch.autograd.grad((y if weights is None else weights * y).sum(), point)[0]
 
 
 def _elementwise(outer: Branch, z: Tensor) -> bool:
