@@ -14,6 +14,7 @@ from ._watch import Call, eagerly, logits_of, state_of
 
 # Rounding of a block, relative to the largest entry of a row: the same sums, perhaps in another order.
 ROUNDING = {torch.float32: 5e-5, torch.float64: 1e-10}
+_OTHER_ROWS = 1e-3  # the same, between batches of different sizes
 _CHANCE = 1e-3  # what two evaluations may differ by, relative to the largest entry
 
 
@@ -80,7 +81,7 @@ def _replay(call: Call, parts: Parts, arguments: Arguments, h: Tensor) -> _Repla
     given = h.clone()
     before = given._version
     f = _tensor(call, "branch", arguments.call(parts.branch, given))
-    in_place, terms = given._version != before, [f]
+    in_place, terms = given._version != before or not torch.equal(given, h), [f]  # .data has no version
     if parts.shortcut is not None:
         terms.append(_tensor(call, "shortcut", arguments.call(parts.shortcut, h.clone())))
     if len({term.shape for term in terms}) > 1 or len(f) != len(h):
@@ -108,28 +109,31 @@ def _tensor(call: Call, part: str, value: object) -> Tensor:
 def _decided(call: Call, parts: Parts) -> Arguments:
     """The arguments, with those told apart that have a row for each row of the state from those that are shared.
 
-    Their shapes do not tell: a mask (T, T) may meet T inputs. The rows backwards, and one twice, do.
+    Their shapes do not tell: a mask (T, T) may meet T inputs. Other rows in another number do, and they show a block
+    that mixes its inputs, or that knows them from elsewhere.
     """
-    undecided = call.arguments.undecided
-    if not undecided:
-        return call.arguments
-    index = torch.arange(call.arguments.n, device=call.input.device)
-    index = torch.cat([index.flip(0), index[:1]])
+    n, undecided, failed = call.arguments.n, call.arguments.undecided, None
+    index = torch.tensor([n - 1, 0, 0, n // 2][: 4 if n == 3 else 3], device=call.input.device)
     for per_row in product((True, False), repeat=len(undecided)):
         chosen = frozenset(name for name, rowwise in zip(undecided, per_row, strict=True) if rowwise)
         arguments = replace(call.arguments, per_row=chosen)
         try:
             replay = _replay(call, parts, arguments.rows(index), call.input[index])
-        except (RuntimeError, ValueError, IndexError):  # shapes that do not fit: not this reading
+        except Exception as error:  # whatever the block makes of shapes that do not fit: not this reading
+            failed = error
             continue
-        if replay.error(call.output[index]) <= ROUNDING[call.output.dtype]:
+        if replay.error(call.output[index]) <= _OTHER_ROWS:
             return arguments
     names = ", ".join(f"'{name}'" if isinstance(name, str) else f"number {name + 2}" for name in undecided)
-    raise ValueError(
-        f"{call.label} is called with further arguments ({names}) of which it cannot be told whether they belong to "
-        "the inputs or are shared by all: neither gives its output when the inputs are taken in another order and "
-        "number. The block may mix its inputs."
+    further = (
+        f", and no reading of its further arguments ({names}) as theirs or as shared by all explains it"
+        if names
+        else ""
     )
+    raise ValueError(
+        f"{call.label}: its result for one input depends on the other inputs of the batch, or on something of theirs "
+        f"that it is not called with. Taken in another order and number, the inputs do not give the same rows{further}."
+    ) from failed
 
 
 def _held(call: Call, outer: Branch, z: Tensor) -> Held:

@@ -138,13 +138,6 @@ def test_parts_of_a_relu_have_the_jacobian_of_the_branch():
     assert_close(dense_jacobians(residual_branch(block), h), expected)
 
 
-def test_rows_that_an_outer_activation_mixes_are_not_taken_for_elementwise():
-    mixing = Post(tanh_branch(), lambda z: z + z.flip(0) / 2).double()
-    branch = trace(mixing, h := normal(5, 4)).residuals[0].branch
-    f = mixing.f(h)
-    assert_close(branch(h), f + f.flip(0) / 2)
-
-
 def test_gated_is_the_same_as_three_parts():
     f, h = tanh_branch().double(), normal(3, 4)
     parts = gated(f, lambda h: 2 * h)

@@ -209,18 +209,45 @@ def test_arguments_are_kept_as_they_were_when_the_block_was_called():
     assert_close(residual.branch.arguments.args[0], T, rtol=0, atol=0)
 
 
-def test_arguments_that_cannot_be_told_apart_are_refused():
+@dataclasses.dataclass
+class Opaque:
+    t: torch.Tensor
+
+
+MIXED = {
+    "the batch's mean": (lambda f, h: f(h) + h.mean(0), ()),
+    "a sum over the batch": (lambda f, h: f(h).cumsum(0), ()),
+    "the order": (lambda f, h: f(h) + h.flip(0) / 2, ()),
+    "what is stored elsewhere": (lambda f, h: f(h) * T, ()),
+    "what is inside of an object": (lambda f, h, a: f(h) * a.t, (Opaque(T),)),
+}
+
+
+@pytest.mark.parametrize(("branch", "args"), MIXED.values(), ids=MIXED)
+def test_a_block_that_depends_on_more_than_a_row_is_refused(branch, args):
+    model = model_of(lambda f, h, *a: h + branch(f, h, *a), lambda f: lambda h, *a: branch(f, h, *a), *args)
+    text = r"Block 'block' \(Inner\): its result for one input depends on the other inputs of the batch, .* same rows.$"
+    with pytest.raises(ValueError, match=text):
+        trace(model, normal(5, 4))
+
+
+def test_arguments_that_do_not_explain_it_are_named():
     model = model_of(
         lambda f, h, t, w: h + f(h) * (h @ h.T).sum() * t * w,
         lambda f: lambda h, t, w: f(h) * (h @ h.T).sum() * t * w,
         T,
         w=T,
     )
-    text = (
-        r"Block 'block' \(Inner\) is called with further arguments \(number 2, 'w'\) of which it cannot be told .* mix"
-    )
+    text = r"no reading of its further arguments \(number 2, 'w'\) as theirs or as shared by all explains it"
     with pytest.raises(ValueError, match=text):
         trace(model, normal(5, 4))
+
+
+def test_work_in_place_behind_autograds_back_is_seen():
+    model = model_of(lambda f, h: h + f(h.relu()), lambda f: lambda h: f(h.data.relu_()))
+    residual = trace(model, h := normal(5, 4)).residuals[0]
+    residual.branch(residual.input)
+    assert torch.equal(residual.input, h)
 
 
 def test_a_block_called_without_its_state_first_is_refused():
