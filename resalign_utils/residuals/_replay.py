@@ -41,7 +41,14 @@ def replayed(call: Call) -> Branch:
         ValueError: the parts do not give the block's output, or its outer activation has no derivative.
     """
     parts = parts_of(call.block)
-    replay = _replay(call, parts, call.arguments, call.input)
+    try:
+        replay = _replay(call, parts, call.arguments, call.input)
+    except Exception as raised:
+        raised.add_note(
+            f"It was raised by the replay of {call.label}. Parts that take them are called with all that the block is "
+            "called with; register 'lambda h: f(h)' for one that is to get h alone."
+        )
+        raise
     if not (error := replay.error(call.output)) <= ROUNDING[call.output.dtype]:
         raise ValueError(_difference(call, parts, replay, error))
     arguments, eager = _decided(call, parts), eagerly(call.block)

@@ -23,7 +23,7 @@ from resalign_utils import (
     trace,
 )
 from resalign_utils.models import ResNet
-from resalign_utils.residuals import is_residual_block
+from resalign_utils.residuals import is_residual_block, trace_states
 
 ORDERS = [(activation, norm) for activation in ("post", "pre") for norm in (True, False)]
 
@@ -140,6 +140,14 @@ def test_trace_tells_the_states_the_blocks_and_the_logits(small):
         assert residual.follows
     tensors = [path.logits, *path.states, *(residual.input for residual in path.residuals)]
     assert not any(tensor.requires_grad for tensor in tensors)
+
+
+def test_states_alone_are_those_of_the_trace(small):
+    model, x = small
+    path = trace(model, x)
+    assert_close(trace_states(nn.DataParallel(model), x), (path.states, path.logits), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="No residual block found"):
+        trace_states(model.head, path.states[-1])
 
 
 # Torchvision's blocks

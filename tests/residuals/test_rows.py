@@ -209,6 +209,23 @@ def test_arguments_are_kept_as_they_were_when_the_block_was_called():
     assert_close(residual.branch.arguments.args[0], T, rtol=0, atol=0)
 
 
+def test_errors_of_a_part_tell_which_block_was_replayed_and_with_what():
+    gru = nn.GRU(4, 4).double()
+    model = model_of(lambda f, h, t: h + gru(h[None])[0][0] * t, lambda f: Recurrent(gru), T)
+    with pytest.raises(RuntimeError) as caught:
+        trace(model, normal(5, 4))
+    assert "the replay of Block 'block' (Inner). Parts that take them" in caught.value.__notes__[0]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, gru):
+        super().__init__()
+        self.gru = gru
+
+    def forward(self, h, start=None):
+        return self.gru(h[None], start)[0][0]
+
+
 @dataclasses.dataclass
 class Opaque:
     t: torch.Tensor
