@@ -127,7 +127,7 @@ def hold(outer: Branch, z: Tensor) -> Held:
     """
     few = z[:_ROWS]
     try:
-        held: Held = Slope(_slope(outer, z)) if _elementwise(outer, few) else Pushforward(outer, z)
+        held = _derivative(outer, z)
         wrong = _disagrees(outer, few, held.rows(torch.arange(len(few), device=z.device)))
     except RuntimeError as error:
         raise ValueError(f"cannot be differentiated ({str(error).splitlines()[0]})") from error
@@ -136,26 +136,33 @@ def hold(outer: Branch, z: Tensor) -> Held:
     return held
 
 
+def _derivative(outer: Branch, z: Tensor) -> Held:
+    """J_σ(z), a product if it is diagonal: then, and for a random r only then, ``J_σᵀ r = (J_σᵀ 1) ⊙ r``."""
+    if outer(z[:1].clone()).shape == z[:1].shape:
+        r = _random(z)
+        slope = _pulled(outer, z, torch.ones_like(z))
+        if _same(_pulled(outer, z, r), slope * r):
+            return Slope(slope)
+    return Pushforward(outer, z)
+
+
 def _graph(outer: Branch, z: Tensor) -> tuple[Tensor, Tensor]:
     point = z.detach().requires_grad_()
     return outer(point.clone()), point  # cloned: the activation may work in place
 
 
-def _slope(outer: Branch, z: Tensor, weights: Tensor | None = None) -> Tensor:
-    """``J_σᵀ w`` at z (n, *out), by default with w = 1: the slopes of an elementwise function."""
+def _pulled(outer: Branch, z: Tensor, weights: Tensor) -> Tensor:
+    """``J_σᵀ w`` at z (n, *out)."""
     with torch.enable_grad():
         y, point = _graph(outer, z)
         # of a sum: grad_outputs make torch load sympy, which takes a second
-        return torch.autograd.grad((y if weights is None else weights * y).sum(), point)[0]
+        return torch.autograd.grad((weights * y).sum(), point)[0]
 
 
-def _elementwise(outer: Branch, z: Tensor) -> bool:
-    """Whether J_σ is diagonal: then, and for a random r only then, ``J_σᵀ r = (J_σᵀ 1) ⊙ r``."""
-    if outer(z.clone()).shape != z.shape:
-        return False
-    r = _random(z)
-    expected, found = _slope(outer, z) * r, _slope(outer, z, r)
-    return bool((found - expected).abs().max() <= 1e3 * torch.finfo(z.dtype).eps * found.abs().max())
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether all rows are the same but for rounding."""
+    difference, size = (part.flatten(1).abs().amax(1) for part in (a - b, a))
+    return bool((difference <= 1e3 * torch.finfo(a.dtype).eps * size).all())
 
 
 def _random(z: Tensor) -> Tensor:
@@ -200,8 +207,9 @@ class BoundBranch:
 
     def __call__(self, h: Tensor) -> Tensor:
         n = self.arguments.n
-        # the constants of a single row serve any number of rows
-        if len(h) != n != 1 and (self.outer is not None or self.arguments.per_row):
+        if len(h) != n and (self.outer is not None or self.arguments.per_row):
+            if n == 1:  # the constants of a single row serve any number of them
+                return self.rows(torch.zeros(len(h), dtype=torch.long, device=h.device))(h)
             raise ValueError(
                 f"This branch is bound to the {n} inputs at which it was traced, by its outer activation or by further "
                 f"arguments of its block; it was called with {len(h)}. Take residual.rows(index).branch."

@@ -138,6 +138,17 @@ def test_parts_of_a_relu_have_the_jacobian_of_the_branch():
     assert_close(dense_jacobians(residual_branch(block), h), expected)
 
 
+def test_an_outer_function_that_mixes_units_at_some_inputs_only_is_seen():
+    def clipped(z):
+        return z / z.norm(dim=1, keepdim=True).clamp(min=1.5)
+
+    block, h = Post(tanh_branch(), clipped).double(), normal(20, 4)
+    h[:16] /= 10
+    assert_close(dense_jacobians(trace(block, h).residuals[0].branch, h), exact(block, h))
+    norms = (h + block.f(h)).norm(dim=1)
+    assert norms[:16].max() < 1.5 < norms.max()
+
+
 def test_gated_is_the_same_as_three_parts():
     f, h = tanh_branch().double(), normal(3, 4)
     parts = gated(f, lambda h: 2 * h)

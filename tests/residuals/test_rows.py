@@ -85,13 +85,15 @@ def test_inputs_can_be_repeated_for_products_with_several_vectors():
     assert_close(products, torch.einsum("nij,knj->kni", dense_jacobians(residual.branch, residual.input), v))
 
 
-def test_other_numbers_of_rows_are_refused_but_for_a_single_one():
-    model = model_of(lambda f, h: torch.relu(h + f(h)), lambda f: (f, identity, nn.ReLU()))
+@pytest.mark.parametrize("outer", [nn.ReLU(), nn.LayerNorm(4)], ids=lambda outer: type(outer).__name__)
+def test_other_numbers_of_rows_are_refused_but_for_a_single_one(outer):
+    model = model_of(lambda f, h: outer.double()(h + f(h)), lambda f: (f, identity, outer.double()))
     residual = trace(model, normal(5, 4)).residuals[0]
     text = r"bound to the 5 inputs at which it was traced, .* called with 2. Take residual.rows\(index\).branch"
     with pytest.raises(ValueError, match=text):
         residual.branch(normal(2, 4))
-    assert residual.rows(torch.tensor([0])).branch(normal(7, 4)).shape == (7, 4)
+    one, h = residual.rows(torch.tensor([3])).branch, normal(7, 4)
+    assert_close(one(h), torch.cat([one(row[None]) for row in h]))
 
 
 def test_a_branch_without_constants_is_as_it_was_registered():
