@@ -1,6 +1,5 @@
 """Neural Collapse of features whose numbers are known on paper, against other libraries, and of whole networks."""
 
-import dataclasses
 import math
 from dataclasses import astuple
 
@@ -405,9 +404,9 @@ def test_states_that_do_not_have_the_inputs_first_are_refused(small, monkeypatch
 
     def turned(model, x):
         path = trace(model, x)
-        return dataclasses.replace(path, states=[state.T for state in path.states])
+        return [state.T for state in path.states], path.logits
 
-    monkeypatch.setattr(collapse_module, "trace", turned)
+    monkeypatch.setattr(collapse_module, "trace_states", turned)
     model, x, y = small
     with pytest.raises(ValueError, match=r"states whose rows are the 47 inputs; h_0 is \(8, 47\)"):
         collapse_by_layer(model, x, y)

@@ -78,9 +78,7 @@ def test_search_costs_nothing_where_no_block_of_values_is_alike():
 
 def test_products_that_do_not_suffice_for_the_search_are_announced():
     matrix = matrix_with(np.repeat([1.0, 0.9, 0.5, 0.1], 75), 300, 300)
-    with pytest.warns(
-        RuntimeWarning, match=r"8 or more singular values are alike.*max_matvecs=160 leaves no products"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"8 or more singular values are alike.*max_matvecs=160 leaves no products"):
         solve(matrix, 20, max_matvecs=160)
 
 

@@ -23,15 +23,6 @@ _ROWS = 8  # at which an outer activation is looked at
 _SLOPE_ERROR = 0.05  # of a derivative, relative to the largest of its row, against quotients of finite differences
 
 
-def branch_rows(branch: Branch, index: Tensor) -> Branch:
-    """The branch for the rows ``index`` (r,) of those it was traced at, repeats allowed.
-
-    A branch that holds constants of its n rows has a method ``rows(index)``; any other is returned as it is.
-    """
-    rows = getattr(branch, "rows", None)
-    return branch if rows is None else rows(index)
-
-
 @dataclass(frozen=True)
 class Arguments:
     """What a block is called with besides its state.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic import exact_arithmetic
-from ._bound import branch_rows
+from ..operators import branch_rows
 from ._checks import check_inputs, unwrapped
 from ._registry import Branch
 from ._replay import check_repeatable, replayed
