@@ -77,16 +77,27 @@ class JacobianBatch(OperatorBatch):
         with torch.inference_mode(False), exact_arithmetic(self.device):
             result, first = block.new_empty(n, k, *shape), 0
             while first < k:
-                copies = min(k - first, self._largest_chunk)
+                copies = self._chunk(k - first)
                 if (derivative := self._at(copies)) is None:
                     self._way = Way(self._way.derivative, repeats=False)
                     continue
                 vectors = block[:, first : first + copies].detach()
-                rows = vectors.transpose(0, 1).flatten(0, 1)  # (c n, ·): all points for the first vector, and so on
-                product = getattr(derivative, name)(rows).reshape(-1, n, *shape)
-                result[:, first : first + copies] = product.transpose(0, 1)
+                rows = vectors.transpose(0, 1)  # (c, n, ·): all points for the first vector, and so on
+                if len(rows) < copies:
+                    rows = torch.cat([rows, rows.new_zeros(copies - len(rows), *rows.shape[1:])])
+                product = getattr(derivative, name)(rows.flatten(0, 1)).reshape(copies, n, *shape)
+                result[:, first : first + copies] = product[: vectors.shape[1]].transpose(0, 1)
                 first += copies
         return result
+
+    def _chunk(self, k: int) -> int:
+        """How many of k vectors to take at a time: as many as fit, or as the graph that is kept was made for."""
+        if not self._way.repeats:
+            return 1
+        # about eight intermediate tensors of the widest layer live at once
+        fits = self._memory // (8 * len(self) * max(self.shape) * self._x.element_size())
+        most = max(1, min(k, fits))
+        return self._copies if self._derivative is not None and most < 4 * self._copies else most
 
     def _at(self, copies: int) -> DoubleBackward | None:
         """The derivative at the points, repeated so many times; None where the branch does not take so many."""
@@ -98,12 +109,6 @@ class JacobianBatch(OperatorBatch):
                 self._derivative = self._way.derivative(self._branch, self._x)
             self._copies = copies
         return self._derivative
-
-    @property
-    def _largest_chunk(self) -> int:
-        """Vectors at a time; about eight intermediate tensors of the widest layer live at once."""
-        fits = self._memory // (8 * len(self) * max(self.shape) * self._x.element_size())
-        return max(1, fits) if self._way.repeats else 1
 
 
 class JacobianOperator(SingleOperator):
