@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import batchnorm, conv, dropout, pooling
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..arithmetic import exact_arithmetic
-from ._graph import module_of, traced
-from ._merge import Affine, added, affine, composed, has_statistics, multiple_of_identity, scale_and_shift, scaled
+from ._graph import called, copied, largest_difference, module_of, operation, traced, written
+from ._merge import Affine, added, affine, composed, has_statistics, multiple_of_identity, scaled
 
 _SUMS = (operator.add, torch.add)  # as which torch.fx records += too
 _PRODUCTS = (operator.mul, torch.mul)
@@ -24,7 +24,7 @@ _FRESH = (
 
 
 @torch.no_grad()
-def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-5) -> fx.GraphModule:
+def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-9) -> fx.GraphModule:
     """Copy a network with everything merged that is linear, as far as that is exact.
 
     Until nothing changes,
@@ -45,36 +45,49 @@ def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-5) 
     is dropped and no sum is merged. (``torch.fx`` itself takes ``h += f`` for ``h = h + f``: another name of the old
     ``h`` does not see the sum. The check on x would tell.)
 
-    The algebra is done in float64 on the CPU. A batch norm beside or after a fully-connected layer is taken to see
-    (n, units), not sequences.
+    The algebra is done in float64 on the CPU, and so is the check: rounding to the model's own dtype, once at the end,
+    is no error. A batch norm beside or after a fully-connected layer is taken to see (n, units), not sequences.
 
     Args:
         model: any module that ``torch.fx`` can trace, whose floating-point tensors have one dtype and device; it is
-            not changed.
-        x: inputs (n, ...) on which the outputs of the model in eval mode and of the folded one are compared. Without
-            them no check is made.
-        tolerance: largest difference allowed, relative to the largest output.
+            not changed. Arguments that have a default keep it.
+        x: inputs (n, ...) on which copies in float64 of the model in eval mode and of the folded one are compared.
+            Without them no check is made.
+        tolerance: largest difference allowed, relative to the largest output; absolute if all outputs are 0.
 
     Returns:
-        A ``torch.fx.GraphModule`` in eval mode, on the model's device and of its dtype. It was traced in eval mode:
-        ``.train()`` does not bring dropout or batch norm back.
+        A ``torch.fx.GraphModule`` in eval mode, on the model's device, of its dtype, and in ``channels_last`` if the
+        model is. It was traced in eval mode: ``.train()`` does not bring dropout or batch norm back. Its
+        ``meta["left"]`` lists the batch norms that are left, such as ``"blocks.0.norm (BatchNorm2d)"``: nothing linear
+        comes before them, or it is used elsewhere, or one of the two is of a kind without a rule.
 
     Raises:
-        ValueError: the model cannot be traced, or has several dtypes or devices.
+        ValueError: the model cannot be copied or traced, or has several dtypes or devices; with x, it cannot take x in
+            float64.
         TypeError: with x, the model does not return one tensor.
         RuntimeError: the outputs on x differ by more than ``tolerance``; the text says by how much.
     """
     device, dtype = _place(model)
-    model = copy.deepcopy(model).eval()
-    folded = traced(copy.deepcopy(model)).to(torch.device("cpu"), torch.float64)
+    original = copied(model).eval().to(torch.device("cpu"), torch.float64)
+    folded = traced(copied(original))
     while sum(any(rule(folded, node) for rule in _RULES) for node in folded.graph.nodes):
         pass  # something was merged on the way through the graph: once more
     folded.delete_all_unused_submodules()
     folded.recompile()
-    folded = folded.to(device, dtype).eval()
     if x is not None:
-        _check_same(model, folded, x, tolerance)
-    return folded
+        _check_same(original, folded, x, tolerance)
+    folded.meta["left"] = [
+        f"{node.target if node.op == 'call_module' else node.name} ({called(folded, node)})"
+        for node in folded.graph.nodes
+        if isinstance(module_of(folded, node), batchnorm._BatchNorm) or operation(node) == "batch_norm"
+    ]
+    if any(p.dim() == 4 and _is_channels_last(p) for p in model.parameters()):
+        folded = folded.to(memory_format=torch.channels_last)
+    return folded.to(device, dtype).eval()
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
 
 
 def _drop(net: fx.GraphModule, node: fx.Node) -> bool:
@@ -86,7 +99,7 @@ def _drop(net: fx.GraphModule, node: fx.Node) -> bool:
     if isinstance(module, nn.PReLU) and bool((module.weight == 1).all()):
         # it returned a copy: nobody may write into the original now
         nothing = _writes_are_private(net) and (
-            _is_private(net, source) or not any(_written(net, u) is node for u in node.users)
+            _is_private(net, source) or not any(written(net, u) is node for u in node.users)
         )
     if nothing:
         node.replace_all_uses_with(source)
@@ -98,20 +111,29 @@ def _absorb(net: fx.GraphModule, node: fx.Node) -> bool:
     """Rule 2: a batch norm, or a factor, into the layer before it."""
     source, factor = _product(node)
     norm = _own_module(net, node)
-    if has_statistics(norm):
-        source = _source(node)
+    source = source if norm is None else _source(node)
     layer = None if source is None or len(source.users) > 1 else _own_module(net, source)
-    if source is None or not (type(layer) is nn.Linear or type(layer) is nn.Conv2d):
+    if source is None or layer is None:
         return False
-    scale, shift = layer.weight.new_full((len(layer.weight),), factor or 0.0), None
-    if factor is None:
-        if not has_statistics(norm) or (type(norm) is nn.BatchNorm1d) != (type(layer) is nn.Linear):
-            return False
-        scale, shift = scale_and_shift(norm)
-        if len(scale) != len(layer.weight):  # over the places of a sequence
-            return False
-    _replace(net, source, scaled(layer, scale, shift), node)
+    merged: nn.Module | None = None
+    if factor is not None and isinstance(layer, nn.Linear | nn.Conv2d) and type(layer) in (nn.Linear, nn.Conv2d):
+        merged = scaled(layer, factor)
+    elif has_statistics(norm):
+        merged = _normalised(layer, norm)
+    if merged is None:
+        return False
+    _replace(net, source, merged, node)
     return True
+
+
+def _normalised(layer: nn.Module, norm: batchnorm._BatchNorm) -> nn.Module | None:
+    """The layer with the batch norm that comes after it; None if there is no rule."""
+    if isinstance(layer, nn.Linear) and type(layer) is nn.Linear:
+        over_units = isinstance(norm, nn.BatchNorm1d) and layer.out_features == norm.num_features  # not over places
+        return fuse_linear_bn_eval(layer, norm) if over_units else None
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        return fuse_conv_bn_eval(layer, norm)
+    return None
 
 
 def _compose(net: fx.GraphModule, node: fx.Node) -> bool:
@@ -209,34 +231,21 @@ def _replace(net: fx.GraphModule, source: fx.Node, layer: nn.Module, spent: fx.N
 # Writing in place
 
 
-def _written(net: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The value that the node may write over."""
-    out = node.kwargs.get("out")
-    if isinstance(out, fx.Node):
-        return out
-    module = module_of(net, node)
-    writes = bool(node.kwargs.get("inplace")) or getattr(module, "inplace", False) is True
-    if node.op in ("call_function", "call_method"):
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        writes = writes or (name.endswith("_") and not name.endswith("__"))
-    return node.all_input_nodes[0] if writes and node.all_input_nodes else None
-
-
 def _is_private(net: fx.GraphModule, value: fx.Node) -> bool:
     """Whether the value is read once, and nothing else shares its memory."""
     if len(value.users) > 1:
         return False
-    written = _written(net, value)
-    if written is not None:
-        return _is_private(net, written)
+    before = written(net, value)
+    if before is not None:
+        return _is_private(net, before)
     fresh = value.op == "call_function" and value.target in _SUMS + _PRODUCTS
     return fresh or isinstance(module_of(net, value), _FRESH)
 
 
 def _writes_are_private(net: fx.GraphModule) -> bool:
     """Whether every value that is written over is read by its writer alone, so that the order of reading is free."""
-    written = [_written(net, node) for node in net.graph.nodes]
-    return all(_is_private(net, value) for value in written if value is not None)
+    values = [written(net, node) for node in net.graph.nodes]
+    return all(_is_private(net, value) for value in values if value is not None)
 
 
 # Before and after
@@ -254,16 +263,27 @@ def _place(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _check_same(model: nn.Module, folded: nn.Module, x: Tensor, tolerance: float) -> None:
+    """Compare both, in float64 on the CPU."""
+    x = x.detach().cpu()
+    x = x.double() if x.is_floating_point() else x
     with exact_arithmetic(x.device):
-        expected, found = model(x.clone()), folded(x.clone())
+        try:
+            expected = model(x.clone())
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(model).__name__} cannot take inputs of shape {tuple(x.shape)} in float64, in which the check "
+                f"is made ({str(error).splitlines()[0]}). Give inputs that it takes, or fold without x and compare."
+            ) from error
+        found = folded(x.clone())
     if not isinstance(expected, Tensor):
         raise TypeError(
             f"The check on x compares one tensor; the model returned {type(expected).__name__}. Fold without x and "
             "compare the parts."
         )
-    difference = float((found - expected).abs().max() / expected.abs().max())
+    difference = largest_difference(expected, found)
     if not difference <= tolerance:  # NaN is no agreement
         raise RuntimeError(
             f"The folded model's outputs differ from the original's by {difference:.1e} of the largest, more than "
-            f"tolerance={tolerance:g}. Fold in float64 (model.double(), x.double()) to tell rounding from an error."
+            f"tolerance={tolerance:g}, though both were computed in float64. The graph of torch.fx is another function "
+            "than the model, or the model enlarges rounding; with a larger tolerance it is folded nevertheless."
         )

@@ -1,65 +1,183 @@
-"""A network as the graph of its calls: where the activations are, how many channels they have, and who merges what."""
+"""A network as the graph of its calls, which knows the shapes, and the order in which memory is written over."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves
 
-RELU_FUNCTIONS = (torch.relu, torch.relu_, F.relu, F.relu_)
-RELU_METHODS = ("relu", "relu_")
-# Elementwise and nonlinear, but not to be linearised: they count as one nonlinear unit on every path.
-OTHER_ACTIVATIONS = (
-    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.LogSigmoid,
-    nn.Mish, nn.RReLU, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink,
-    nn.Threshold,
-)  # fmt: skip
-OTHER_FUNCTIONS = (
-    torch.tanh, torch.sigmoid, F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu,
-    F.logsigmoid, F.mish, F.relu6, F.selu, F.sigmoid, F.silu, F.softplus, F.softsign, F.tanh,
-)  # fmt: skip
-OTHER_METHODS = ("tanh", "sigmoid", "tanh_", "sigmoid_")
-SUMS = (operator.add, operator.iadd, operator.sub, operator.isub, torch.add, torch.sub)
-CONCATENATIONS = (torch.cat, torch.concat)
-# What leaves the channels as they are, so that their number may be looked up further back.
-KEEP_CHANNELS = (
-    nn.Identity, nn.ReLU, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.modules.dropout._DropoutNd, *OTHER_ACTIVATIONS,
-)  # fmt: skip
-NOT_DATA = ("size", "dim", "numel", "ndimension")
+from ._operations import ACTIVATIONS, CONCATENATIONS, ELEMENTWISE, MOVES, NOT_DATA, SAME, SAME_MODULES, is_one_of
+
+SIDES = (32, 28, 64, 96, 224)  # of the images that are tried where no input is given
+BATCH = 2  # inputs with which the graph is run: what moves them about shows
 
 
-def traced(model: nn.Module, x: Tensor | None = None) -> fx.GraphModule:
-    """The graph of ``model`` in eval mode; with x (n, ...), every node knows its shape.
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy.
+
+    Raises:
+        ValueError: a weight is computed by a hook, as pruning and the old ``weight_norm`` do, and cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        hooks = [(name, hook) for name, m in model.named_modules() for hook in m._forward_pre_hooks.values()]
+        found = ", ".join(dict.fromkeys(f"'{name}' ({type(hook).__name__})" for name, hook in hooks))
+        raise ValueError(
+            f"{type(model).__name__} cannot be copied: {str(error).split('.')[0]}. Weights that a hook computes are at "
+            f"{found or 'no module'}; make them plain first, with torch.nn.utils.prune.remove, remove_weight_norm or "
+            "remove_spectral_norm."
+        ) from error
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """The graph of ``model`` in eval mode, with the arguments that have a default at their default.
 
     The modules are shared with ``model``, whose mode is left as it was.
 
     Raises:
         ValueError: torch.fx cannot follow the forward pass.
     """
+    arguments = inspect.signature(model.forward).parameters.items()
+    constants = {n: p.default for n, p in arguments if isinstance(p.default, bool | int | float | None)}
+    with evaluated(model):
+        try:
+            return fx.GraphModule(model, _Tracer().trace(model, constants), type(model).__name__)
+        except Exception as error:  # whatever a foreign forward pass raises when it meets a proxy instead of a tensor
+            raise ValueError(
+                f"torch.fx cannot trace {type(model).__name__} ({_told(error)}). "
+                "Expected a forward pass without control flow that depends on tensors; give a part of the model that "
+                "has none, or rewrite the branch."
+            ) from error
+
+
+@torch.no_grad()
+def measured(model: nn.Module, x: Tensor | None = None) -> tuple[fx.GraphModule, Tensor]:
+    """The graph, compared with the model on x (n, ...), in which every node knows what it returns; and x.
+
+    That is ``meta["shape"]`` (2, ...) of a tensor with data, and ``meta["value"]`` of what else there is. Without x
+    random inputs are used whose shape the first layer tells.
+
+    Raises:
+        ValueError: as :func:`traced`; torch.fx follows another function than the model is; the model cannot take x, or
+            without x the first layer does not tell its shape.
+    """
+    graph = traced(model)
+    with evaluated(model):
+        x = example_input(model, graph) if x is None else x
+        if x is None:
+            raise ValueError(
+                f"What {type(model).__name__} takes is not known from its first layer. Give an example input, x=."
+            )
+        _record(model, graph, x)
+    return graph, x
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards every module's own mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        graph = fx.symbolic_trace(model)
-        if x is not None:
-            with torch.no_grad():
-                ShapeProp(graph).propagate(x)
-    except Exception as error:  # whatever a foreign forward pass raises when it meets a proxy instead of a tensor
-        reason = (str(error).splitlines() or ["no message"])[0]
-        raise ValueError(
-            f"torch.fx cannot trace {type(model).__name__} ({type(error).__name__}: {reason}). "
-            "Expected a forward pass without control flow that depends on tensors; give a part of the model that has "
-            "none, or rewrite the branch."
-        ) from error
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return graph
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """A batch norm looks at the number of dimensions, and so is no graph, whoever derived it."""
+        return super().is_leaf_module(m, module_qualified_name) or isinstance(m, _BatchNorm)
+
+
+def _record(model: nn.Module, graph: fx.GraphModule, x: Tensor) -> None:
+    x = torch.cat([x[:1]] * BATCH)
+    try:
+        expected = model(x.clone())
+    except Exception as error:  # a foreign forward pass again
+        raise ValueError(
+            f"{type(model).__name__} cannot take inputs of shape {tuple(x.shape)}, {x.dtype} on {x.device} "
+            f"({_told(error)}). Give an example of what it takes, x=."
+        ) from error
+    difference = largest_difference(expected, _Recorder(graph).run(x.clone()))
+    if not difference <= 1e-3:
+        raise ValueError(
+            f"The graph that torch.fx makes of {type(model).__name__} is another function: its output differs by "
+            f"{difference:.1e} of the largest. Look for random numbers, `+=` on a tensor that has a second name, and "
+            "isinstance in the forward pass."
+        )
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
+def largest_difference(expected: Any, found: Any) -> float:
+    """Largest difference of the tensors in two outputs, relative to each one's largest entry; absolute where that is 0.
+
+    NaN where either is not a number.
+    """
+    pairs = zip(tree_leaves(expected), tree_leaves(found), strict=True)
+    differences = [0.0]
+    for a, b in pairs:
+        if isinstance(a, Tensor) and a.numel() and not torch.equal(a, b):
+            scale = float(a.abs().max())
+            differences.append(float((b - a).abs().max()) / (scale if scale else 1.0))
+    return float(torch.tensor(differences, dtype=torch.float64).max())  # which is NaN if one is
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the graph and keeps shapes of data, if that is real numbers, and values of what else there is."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.data = data_nodes(graph)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node."""
+        value = super().run_node(n)
+        if n not in self.data:
+            n.meta["value"] = value
+        elif isinstance(value, Tensor) and value.is_floating_point():
+            n.meta["shape"] = tuple(value.shape)
+        return value
+
+
+def example_input(model: nn.Module, graph: fx.GraphModule) -> Tensor | None:
+    """Random inputs (2, ...) of the shape that the first layer tells, or None if the model takes no such input.
+
+    Of images, the first size that the model takes. torch's generator is not moved.
+    """
+    modules = (module_of(graph, node) for node in graph.graph.nodes)
+    first = next((m for m in modules if isinstance(m, nn.Linear | _ConvNd | _BatchNorm)), None)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    for shape in _shapes(first):
+        x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(like)
+        with suppress(RuntimeError, ValueError, TypeError, IndexError):  # it wants another size
+            model(x.clone())
+            return x
+    return None
+
+
+def _shapes(first: nn.Module | None) -> Iterator[tuple[int, ...]]:
+    if isinstance(first, nn.Linear):
+        yield (first.in_features,)
+    elif isinstance(first, nn.BatchNorm1d):
+        yield (first.num_features,)
+    elif isinstance(first, _ConvNd | nn.BatchNorm2d):
+        channels, dimensions = (
+            (first.in_channels, len(first.kernel_size)) if isinstance(first, _ConvNd) else (first.num_features, 2)
+        )
+        yield from ((channels, *[side] * dimensions) for side in SIDES)
 
 
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -67,97 +185,100 @@ def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def operation(node: fx.Node) -> str:
+    """What a node calls that is no module: the name of torch's function or method, without underscores; else ''."""
+    if node.op == "call_method":
+        return str(node.target).strip("_")
+    if node.op != "call_function":
+        return ""
+    module, name = getattr(node.target, "__module__", None), getattr(node.target, "__name__", "")
+    if node.target is getattr:
+        return f"getattr {node.args[1]}"
+    if name == "stochastic_depth" and str(module).startswith("torchvision.ops."):
+        return name
+    own = module in (None, "_operator", "torch", "torch._tensor", "torch.functional", "torch.nn.functional")
+    return name.strip("_").removeprefix("special_") if own or str(module).startswith("torch._C.") else ""
+
+
+def called(graph: fx.GraphModule, node: fx.Node) -> str:
+    """What a node calls, in words, for error messages."""
+    module = module_of(graph, node)
+    if module is not None:
+        return type(module).__name__
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
 def is_relu(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is a ReLU: a module, a function or a method."""
-    return (
-        isinstance(module_of(graph, node), nn.ReLU)
-        or (node.op == "call_function" and node.target in RELU_FUNCTIONS)
-        or (node.op == "call_method" and node.target in RELU_METHODS)
-    )
+    return type(module_of(graph, node)) is nn.ReLU or operation(node) == "relu"
 
 
-def nonlinear_share(graph: fx.GraphModule, node: fx.Node) -> float:
-    """Share of the node's channels that pass an elementwise nonlinearity; a PReLU's at slope 1 do not."""
-    module = module_of(graph, node)
-    if isinstance(module, nn.PReLU):
-        return float((module.weight != 1).double().mean())
-    other = (
-        isinstance(module, OTHER_ACTIVATIONS)
-        or (node.op == "call_function" and node.target in OTHER_FUNCTIONS)
-        or (node.op == "call_method" and node.target in OTHER_METHODS)
-    )
-    return float(other or is_relu(graph, node))
-
-
-def channels(graph: fx.GraphModule, node: fx.Node) -> int:
-    """Number of channels, the size of dimension 1, of what a node returns.
-
-    Raises:
-        ValueError: not known without shapes.
-    """
-    if "tensor_meta" in node.meta:
-        return int(node.meta["tensor_meta"].shape[1])
-    module = module_of(graph, node)
-    for attribute in ("out_channels", "out_features", "num_features", "num_channels"):
-        if isinstance(getattr(module, attribute, None), int):
-            return int(getattr(module, attribute))
-    if isinstance(module, nn.PReLU) and module.num_parameters > 1:
-        return module.num_parameters
-    keeps = isinstance(module, (*KEEP_CHANNELS, nn.PReLU)) or is_relu(graph, node) or is_sum(node)
-    scaled = node.op == "call_function" and node.target is operator.mul and len(node.all_input_nodes) == 1
-    if keeps or scaled:
-        return channels(graph, node.all_input_nodes[0])
-    raise ValueError(
-        f"The number of channels at '{node.name}' ({node.op} {node.target}) is not known from the layers before it. "
-        "Give an example input, x=."
-    )
-
-
-def is_sum(node: fx.Node) -> bool:
-    """Whether the node adds or subtracts."""
-    function = node.op == "call_function" and node.target in SUMS
-    return function or (node.op == "call_method" and node.target in ("add", "add_", "sub", "sub_"))
-
-
-def branches(node: fx.Node, is_data: Callable[[fx.Node], bool]) -> list[tuple[fx.Node, float]]:
-    """The nodes that a node's value comes from, each with the probability that a random walk goes back to it.
-
-    A sum is left by each of its terms with equal probability, a concatenation in proportion to the channels.
-
-    Raises:
-        ValueError: several tensors are merged in another way, or a concatenation's sizes are not known.
-    """
-    if node.op == "call_function" and node.target in CONCATENATIONS:
-        return _concatenated(node)
-    sources = [source for source in node.all_input_nodes if is_data(source)]
-    if is_sum(node):
-        terms = [term for term in node.args[:2] if isinstance(term, fx.Node) and is_data(term)]
-        return [(term, 1 / len(terms)) for term in terms]
-    if len(sources) > 1:
-        raise ValueError(
-            f"Node '{node.name}' ({node.op} {node.target}) merges {len(sources)} tensors. Path lengths are defined for "
-            "sums and concatenations of branches alone; give a part of the model without this operation."
-        )
-    return [(source, 1.0) for source in sources]
-
-
-def _concatenated(node: fx.Node) -> list[tuple[fx.Node, float]]:
-    parts: Any = node.args[0]
-    if not all("tensor_meta" in part.meta for part in parts):
-        raise ValueError(
-            f"Node '{node.name}' concatenates tensors of unknown size, and a path is drawn uniformly over their "
-            "channels. Give an example input, x=."
-        )
-    sizes = [part.meta["tensor_meta"].shape[1] for part in parts]
-    return [(part, size / sum(sizes)) for part, size in zip(parts, sizes, strict=True)]
+def is_activation(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node is an elementwise function that is not linear."""
+    return is_one_of(module_of(graph, node), (*ACTIVATIONS, nn.PReLU)) or operation(node) in ELEMENTWISE | {"prelu"}
 
 
 def data_nodes(graph: fx.GraphModule) -> set[fx.Node]:
     """Nodes that carry what comes from the input: no sizes, no parameters."""
     known: set[fx.Node] = set()
     for node in graph.graph.nodes:
-        shape = node.op == "call_method" and node.target in NOT_DATA
-        shape = shape or (node.op == "call_function" and node.target is getattr)
-        if node.op == "placeholder" or (not shape and any(source in known for source in node.all_input_nodes)):
+        argument = node.op == "placeholder" and not node.args  # those with a default are at it
+        if argument or (operation(node) not in NOT_DATA and any(source in known for source in node.all_input_nodes)):
             known.add(node)
     return known
+
+
+# Writing in place
+
+
+def written(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The value that the node may write over."""
+    out = node.kwargs.get("out")
+    if isinstance(out, fx.Node):
+        return out
+    module = module_of(graph, node)
+    writes = bool(node.kwargs.get("inplace")) or getattr(module, "inplace", False) is True
+    if node.op in ("call_function", "call_method"):
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        named = name.endswith("_") and not name.endswith("__")
+        writes = writes or (named and getattr(node.target, "__module__", "") != "_operator")  # which has and_, not_
+    return node.all_input_nodes[0] if writes and node.all_input_nodes else None
+
+
+def read_what_was_written(graph: fx.GraphModule) -> list[fx.Node]:
+    """Let whatever reads a value after it was written over read the writer's result; the nodes that were changed.
+
+    Then the values do not depend on the order of the nodes, and a writer may be exchanged for a function.
+
+    Raises:
+        ValueError: what was written over has another name that is read later.
+    """
+    order = {node: place for place, node in enumerate(graph.graph.nodes)}
+    memory: dict[fx.Node, fx.Node] = {}  # the first node that has the memory
+    changed = []
+    for node in order:
+        value = written(graph, node)
+        shared = value if value is not None else _view_of(graph, node)
+        memory[node] = memory[shared] if shared is not None else node
+        if value is None:
+            continue
+        for other, first in memory.items():
+            later = [user for user in other.users if order[user] > order[node]]
+            if other in (node, value) or first is not memory[node] or not later:
+                continue
+            raise ValueError(
+                f"'{node.name}' ({called(graph, node)}) works in place on memory that '{other.name}' shares, which "
+                f"'{later[0].name}' reads afterwards. Write it without inplace=True."
+            )
+        later = [user for user in value.users if order[user] > order[node]]
+        for user in later:
+            user.replace_input_with(value, node)
+        changed += [node] if later else []
+    return changed
+
+
+def _view_of(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The value whose memory the node's may be: of a view, and of what does nothing."""
+    passes = is_one_of(module_of(graph, node), (*SAME_MODULES, nn.Flatten, nn.Unflatten))
+    passes = passes or operation(node) in SAME | MOVES - CONCATENATIONS
+    return node.all_input_nodes[0] if passes and node.all_input_nodes else None

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, fx, nn
 
-from ._graph import channels, is_relu, module_of, traced
+from . import _operations as ops
+from ._graph import (
+    called,
+    copied,
+    data_nodes,
+    evaluated,
+    is_activation,
+    is_relu,
+    largest_difference,
+    measured,
+    module_of,
+    operation,
+    read_what_was_written,
+)
 
 Granularity = Literal["channel", "layer"]
+CHANNELS_FIRST = (
+    *ops.CONVOLUTIONS, *ops.POOLS, ops.batchnorm._BatchNorm, ops.instancenorm._InstanceNorm, nn.GroupNorm,
+    nn.PixelShuffle, nn.PixelUnshuffle,
+)  # fmt: skip
+CHANNELS_FIRST_NAMES = ops.CONVOLVED | ops.POOLED | {"batch_norm", "instance_norm", "group_norm", "pixel_shuffle"}
+KEEP_CHANNELS = ops.SAME | ops.ELEMENTWISE | ops.SUMS | ops.PRODUCTS | {"cat", "concat", "chunk", "split", "getitem"}
 
 
 def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tensor | None = None) -> nn.Module:
@@ -21,47 +41,82 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
     the depth stays fixed, and shrinks (Mehmeti-Göpel & Wand 2025).
 
     Where every ReLU is a module of its own, as in the networks of this package, the copy has the type of the original
-    and only these modules are exchanged. Where one module is called several times or ReLU is called as a function (as
-    in torchvision's ResNets), it is a ``torch.fx.GraphModule``, traced in eval mode, in which each call has slopes
-    of its own; a dropout called as a function stays switched off there.
+    and only these modules are exchanged. Where one module is called several times, ReLU is called as a function, or it
+    works in place on what is read again under its old name, the copy is a ``torch.fx.GraphModule``, traced in eval
+    mode, in which each call has slopes of its own; a dropout called as a function stays switched off there, and
+    arguments that have a default keep it. In eval mode the copy is always compared with the model.
 
     Args:
         model: any module that ``torch.fx`` can trace; it is not changed.
         granularity: ``"channel"``, one slope per channel (dimension 1, a unit of a fully-connected layer), or
-            ``"layer"``, one slope per layer.
-        x: an example input (n, ...), needed only for channels whose number the layers before do not tell.
+            ``"layer"``, one slope per layer. Tokens (n, T, D) can have the latter only: a PReLU's slopes belong to
+            dimension 1.
+        x: an example input (n, ...). Without it random inputs are used whose shape the first layer tells: (n,
+            features), or images of 28 to 224 pixels a side. Tokens must be given.
 
     Returns:
         A copy of the model, in the same mode, on the same device.
 
     Raises:
-        ValueError: unknown granularity, a model that cannot be traced or has no ReLU, or an unknown number of channels.
+        ValueError: unknown granularity; a model that cannot be copied or traced, has no ReLU, or writes in place over
+            what is read under another name; slopes per channel where dimension 1 is not known to be the channels; an
+            input whose shape is not known.
+        RuntimeError: the copy is another function.
     """
     if granularity not in get_args(Granularity):
         raise ValueError(f"granularity must be 'channel' or 'layer'; got {granularity!r}.")
-    model = copy.deepcopy(model)
-    graph = traced(model, x)
-    nodes = [node for node in graph.graph.nodes if is_relu(graph, node)]
+    original, model = model, copied(model)
+    graph, x = measured(model, x)
+    data = data_nodes(graph)
+    rewritten = read_what_was_written(graph)
+    nodes = [node for node in graph.graph.nodes if node in data and is_relu(graph, node)]
     if not nodes:
-        raise ValueError(f"{type(model).__name__} calls no ReLU: there is nothing to linearise.")
+        raise ValueError(
+            _nothing_to_do(model, [called(graph, n) for n in graph.graph.nodes if is_activation(graph, n)])
+        )
     slopes = [_slopes(graph, node, granularity, model) for node in nodes]
     targets = [node.target for node in nodes if module_of(graph, node) is not None]
-    if len(set(targets)) == len(nodes):  # each is a module that is called once: the network keeps its type
-        for node, module in zip(nodes, slopes, strict=True):
-            parent, _, name = str(node.target).rpartition(".")
-            setattr(model.get_submodule(parent), name, module)
-        return model
-    return _rewired(graph, nodes, slopes).train(model.training)
+    if len(set(targets)) == len(nodes) and not set(nodes) & set(rewritten):
+        for node, module in zip(nodes, slopes, strict=True):  # modules that are called once: the network keeps its type
+            model.set_submodule(str(node.target), module)
+        result = model
+    else:
+        result = _rewired(graph, nodes, slopes).train(model.training)
+    _check_same(original, result, x)
+    return result
+
+
+def _nothing_to_do(model: nn.Module, found: Sequence[str]) -> str:
+    names = ", ".join(dict.fromkeys(found))
+    others = f"Its activations are {names}; exchange them for ReLU." if found else "It calls no other activation."
+    return f"{type(model).__name__} calls no ReLU: there is nothing to linearise. {others}"
 
 
 def _slopes(graph: fx.GraphModule, node: fx.Node, granularity: Granularity, model: nn.Module) -> nn.PReLU:
-    count = channels(graph, node.all_input_nodes[0]) if granularity == "channel" else 1
-    like = next(model.parameters())
-    slopes = nn.PReLU(count, init=0.0, device=like.device, dtype=like.dtype)
-    return slopes.train(model.training)
+    shape = node.meta["shape"]
+    if granularity == "channel" and len(shape) > 2 and not _channels_first(graph, node):
+        raise ValueError(
+            f"'{node.name}' is a ReLU of a tensor (n, {', '.join(map(str, shape[1:]))}) whose dimension 1 is not known "
+            "to be the channels; PReLU has its slopes there. Use granularity='layer'."
+        )
+    like = next(model.parameters(), torch.empty(0))
+    count = shape[1] if granularity == "channel" else 1
+    return nn.PReLU(count, init=0.0, device=like.device, dtype=like.dtype).train(model.training)
 
 
-def _rewired(graph: fx.GraphModule, nodes: list[fx.Node], slopes: list[nn.PReLU]) -> fx.GraphModule:
+def _channels_first(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a layer that has the channels in dimension 1 comes before, and nothing that could move them since."""
+    module, name = module_of(graph, node), operation(node)
+    if node.op == "placeholder":
+        return len(node.meta.get("shape", ())) > 3
+    if ops.is_one_of(module, CHANNELS_FIRST) or name in CHANNELS_FIRST_NAMES:
+        return True
+    whole = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1  # of images, not of features
+    keeps = whole or ops.is_one_of(module, (*ops.SAME_MODULES, *ops.ACTIVATIONS, nn.PReLU)) or name in KEEP_CHANNELS
+    return keeps and any(_channels_first(graph, source) for source in node.all_input_nodes)
+
+
+def _rewired(graph: fx.GraphModule, nodes: Sequence[fx.Node], slopes: Sequence[nn.PReLU]) -> fx.GraphModule:
     for number, (node, module) in enumerate(zip(nodes, slopes, strict=True), start=1):
         name = f"slopes_{number}"
         graph.add_submodule(name, module)
@@ -72,3 +127,14 @@ def _rewired(graph: fx.GraphModule, nodes: list[fx.Node], slopes: list[nn.PReLU]
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, copy: nn.Module, x: Tensor) -> None:
+    with evaluated(model), evaluated(copy):
+        difference = largest_difference(model(x.clone()), copy(x.clone()))
+    if not difference <= 1e-5:
+        raise RuntimeError(
+            f"The copy's outputs differ from the model's by {difference:.1e} of the largest, though all its slopes are "
+            "0. Look for what the graph of torch.fx does not see: hooks, and names of tensors that are written over."
+        )

@@ -14,9 +14,11 @@ from typing import TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ._operations import is_one_of
 
 Pair = tuple[int, int]
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Affine:
             layer = nn.Linear(inputs, outputs, device="meta")
         layer.weight = nn.Parameter(self.weight if self.images else self.weight.flatten(1))
         layer.bias = None if self.bias is None else nn.Parameter(self.bias)
-        return layer
+        return layer.eval()
 
 
 def affine(module: nn.Module | None) -> Affine | None:
@@ -71,9 +73,9 @@ def affine(module: nn.Module | None) -> Affine | None:
             return None
         stride, padding = (module.stride[0], module.stride[1]), (module.padding[0], module.padding[1])
         return Affine(module.weight.detach(), _detached(module.bias), True, _stored(module), stride, padding)
-    if has_statistics(module):
+    if has_statistics(module) and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         scale, shift = scale_and_shift(module)
-        return Affine(scale.diag()[:, :, None, None], shift, type(module) is nn.BatchNorm2d, _stored(module))
+        return Affine(scale.diag()[:, :, None, None], shift, isinstance(module, nn.BatchNorm2d), _stored(module))
     return None
 
 
@@ -132,21 +134,21 @@ def added(one: Affine, other: Affine) -> Affine | None:
     return Affine(weight, bias, one.images, size, one.stride, (rows, columns))
 
 
-def scaled(layer: nn.Linear | nn.Conv2d, scale: Tensor, shift: Tensor | None) -> nn.Linear | nn.Conv2d:
-    """A copy of the layer, in groups and dilated as it is, with ``scale`` (out,) · its output + ``shift`` (out,)."""
+def scaled(layer: nn.Linear | nn.Conv2d, factor: float) -> nn.Linear | nn.Conv2d:
+    """A copy of the layer, in groups and dilated as it is, with ``factor`` times its output."""
     layer = copy.deepcopy(layer)
-    layer.weight = nn.Parameter(layer.weight.detach() * scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
-    bias = shift if layer.bias is None else layer.bias.detach() * scale + (0 if shift is None else shift)
-    layer.bias = None if bias is None else nn.Parameter(bias)
+    for parameter in layer.parameters():
+        parameter.data *= factor
     return layer
 
 
-def has_statistics(module: nn.Module | None) -> TypeGuard[BatchNorm]:
+def has_statistics(module: nn.Module | None) -> TypeGuard[_BatchNorm]:
     """Whether the module is a batch norm that keeps statistics, and so is linear in eval mode."""
-    return type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and getattr(module, "running_mean", None) is not None
+    known = is_one_of(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm))
+    return known and getattr(module, "running_mean", None) is not None
 
 
-def scale_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """What a batch norm multiplies with and adds in eval mode, (channels,) each."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -8,39 +8,53 @@ units that it passes.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from ._graph import branches, data_nodes, module_of, nonlinear_share, traced
+from ._walk import walk
 
 
 def average_path_length(model: nn.Module, x: Tensor | None = None) -> float:
-    """Normalised average path length, NAPL = Σ_layers Pr(path passes the layer) · (share of nonlinear channels).
+    """Normalised average path length, NAPL: the mean of :func:`path_length_distribution`.
 
-    The sum goes over all elementwise activations; the channels of a ``PReLU`` whose slope is exactly 1 are linear.
-    A residual branch beside its skip is passed with probability ½. Pooling, normalisation and the softmax count
-    as linear. A plain network of depth L has NAPL L.
+    Where the choice of a channel is uniform, as in networks without slices, it is Σ_layers Pr(path passes the layer) ·
+    (share of nonlinear channels). A residual branch beside its skip is passed with probability ½. A plain network of
+    depth L has NAPL L.
 
     Args:
-        model: any module that ``torch.fx`` can trace; its mode does not matter.
-        x: an example input (n, ...), needed for concatenations, which are left in proportion to their channels.
+        model: any module that ``torch.fx`` can trace, from one tensor to one tensor; its mode does not matter.
+        x: an example input (n, ...). Without it random inputs are used whose shape the first layer tells: (n,
+            features), or images of 28 to 224 pixels a side. Tokens (n, T, D) must be given.
 
     Returns:
         Number of nonlinear units, between 0 and the number of activations.
 
     Raises:
-        ValueError: the model cannot be traced, merges tensors by anything but sums and concatenations, or has several
-            inputs or outputs.
+        ValueError: the model cannot be traced, its input's shape is not known, it has several inputs or outputs, or an
+            operation without a rule; the text names it.
     """
-    graph = traced(model, x)
-    return sum(probability * nonlinear_share(graph, node) for node, probability in passing_probabilities(graph).items())
+    return float(walk(model, x, exact=False)[1])
 
 
 def path_length_distribution(model: nn.Module, x: Tensor | None = None) -> Tensor:
-    """Exact law of the length of a random path, by convolution along the graph.
+    """Exact law of the length of a random path, by a recursion over nodes, channels and lengths.
 
     For a plain network it is Poisson-binomial, the law of a sum of Bernoulli variables with the layers' shares of
     nonlinear channels; for a residual one a mixture over its branches, and the binomial law if each of L blocks is
     one unit beside a skip (Veit et al. 2016).
+
+    **The walk.** It starts in a channel of the output, dimension 1, drawn uniformly. A full convolution sends it to
+    any channel, one in groups to any of the group, a fully-connected layer to any entry of the last dimension. All
+    that treats each channel for itself keeps the channel, skips and depthwise convolutions among them: which channel
+    it is, is remembered until the next layer that mixes. At a sum each term has the same probability, however the sum
+    is written (``a + b + c``, ``sum([...])``, ``torch.stack(...).sum(0)``); an inner sum that is read elsewhere too is
+    one term. Concatenations, slices, reshaping and permuting are followed entry by entry; (n, c, h, w) flattened has
+    each channel h · w times. Constants have no paths: no walk goes there.
+
+    **What counts.** Every elementwise activation is one nonlinear unit, whatever its parameters, as modules, functions
+    and methods; so are a square, a power, ``exp``, ``abs`` and ``clamp``. Of a ``PReLU``, channels whose slope is
+    exactly 1 are linear. A ``GLU`` is one unit, which either half leads to. Pooling (the maximum too), normalisation
+    and the softmax count as linear. Products of two tensors with data (gates, attention), recurrent layers and
+    whatever else has no rule are refused.
 
     Args:
         model: as for :func:`average_path_length`.
@@ -52,59 +66,23 @@ def path_length_distribution(model: nn.Module, x: Tensor | None = None) -> Tenso
     Raises:
         ValueError: as for :func:`average_path_length`.
     """
-    graph = traced(model, x)
-    data, laws = data_nodes(graph), dict[fx.Node, Tensor]()
-    for node in graph.graph.nodes:
-        if node not in data:
-            continue
-        law = torch.ones(1, dtype=torch.float64) if node.op == "placeholder" else torch.zeros(1, dtype=torch.float64)
-        for source, probability in branches(node, data.__contains__):
-            law = _sum(law, probability * laws[source])
-        share = nonlinear_share(graph, node)
-        laws[node] = _sum((1 - share) * law, torch.cat([law.new_zeros(1), share * law])) if share else law
-    law = laws[_output(graph, data)]
+    law = walk(model, x, exact=True)
     return law[: int(law.nonzero().max()) + 1]
 
 
-def passing_probabilities(graph: fx.GraphModule) -> dict[fx.Node, float]:
-    """Probability that a path passes a node, for all nodes that carry data, from the output back."""
-    data = data_nodes(graph)
-    probabilities = dict.fromkeys(data, 0.0)
-    probabilities[_output(graph, data)] = 1.0
-    for node in reversed(graph.graph.nodes):
-        if node in data:
-            for source, probability in branches(node, data.__contains__):
-                probabilities[source] += probability * probabilities[node]
-    return probabilities
+def slope_weights(model: nn.Module, x: Tensor | None = None) -> dict[str, Tensor]:
+    """What each unit of every PReLU adds to NAPL while it is nonlinear (units,), by the PReLU's name.
 
-
-def slope_weights(model: nn.Module, x: Tensor | None = None) -> dict[str, float]:
-    """Pr(path passes the layer) of every PReLU, by its name; their sum with the shares of nonlinear channels is NAPL.
+    NAPL is linear in them: it is their sum over the nonlinear units, and what other activations add. Their sum over a
+    layer is the probability that a path passes it.
 
     Raises:
         ValueError: as for :func:`average_path_length`.
     """
-    graph, weights = traced(model, x), dict[str, float]()
-    for node, probability in passing_probabilities(graph).items():
-        if isinstance(module_of(graph, node), nn.PReLU):
-            weights[str(node.target)] = weights.get(str(node.target), 0.0) + probability
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.PReLU)]
-    return {name: weights[name] for name in names if name in weights}
-
-
-def _sum(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of two laws of different support."""
-    size = max(len(a), len(b))
-    return torch.nn.functional.pad(a, (0, size - len(a))) + torch.nn.functional.pad(b, (0, size - len(b)))
-
-
-def _output(graph: fx.GraphModule, data: set[fx.Node]) -> fx.Node:
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder" and node.users]
-    output = next(node for node in graph.graph.nodes if node.op == "output")
-    sources = [source for source in output.all_input_nodes if source in data]
-    if len(inputs) != 1 or len(sources) != 1:
-        raise ValueError(
-            f"Expected a model from one tensor to one tensor; got {len(inputs)} inputs and {len(sources)} outputs. "
-            "Wrap it in a module that returns the one that is wanted."
-        )
-    return sources[0]
+    prelus = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.PReLU)]
+    units = {name: torch.ones(len(m.weight), dtype=torch.float64, requires_grad=True) for name, m in prelus}
+    length = walk(model, x, exact=False, units=units)[1]
+    if not length.requires_grad:
+        return {}
+    found = torch.autograd.grad(length, [*units.values()], allow_unused=True)
+    return {name: weight for (name, _), weight in zip(prelus, found, strict=True) if weight is not None}

@@ -158,11 +158,7 @@ class _Penalised(nn.Module):
         self.pace = 2 ** (1 / max(1.0, DOUBLING * steps))
         prelus = {name: module for name, module in model.named_modules() if isinstance(module, nn.PReLU)}
         self.layers: dict[str, Tensor] = {name: prelus[name].weight for name in weights}
-        counts = [len(layer) for layer in self.layers.values()]
-        # what a unit adds to NAPL, for all units of all layers in a row
-        parts = zip(weights.values(), counts, strict=True)
-        shares = [torch.full((count,), weight / count, dtype=torch.float64) for weight, count in parts]
-        self.quanta = torch.cat(shares)  # (units,), on the CPU
+        self.quanta = torch.cat([*weights.values()])  # (units,), what each adds to NAPL, on the CPU
         self.linear = self._linear()
         self.start = average_path_length(model, data.train_x[:1])
         self.others = self.start - float(self.quanta[~self.linear].sum())  # activations that are not PReLUs
