@@ -157,7 +157,7 @@ def example_input(model: nn.Module, graph: fx.GraphModule) -> Tensor | None:
 
     Of images, the first size that the model takes. torch's generator is not moved.
     """
-    modules = (module_of(graph, node) for node in graph.graph.nodes)
+    modules = [model, *(module_of(graph, node) for node in graph.graph.nodes)]
     first = next((m for m in modules if isinstance(m, nn.Linear | _ConvNd | _BatchNorm)), None)
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     for shape in _shapes(first):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -71,12 +72,11 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
     rewritten = read_what_was_written(graph)
     nodes = [node for node in graph.graph.nodes if node in data and is_relu(graph, node)]
     if not nodes:
-        raise ValueError(
-            _nothing_to_do(model, [called(graph, n) for n in graph.graph.nodes if is_activation(graph, n)])
-        )
+        others = [called(graph, node) for node in graph.graph.nodes if node in data and is_activation(graph, node)]
+        raise ValueError(_nothing_to_do(model, others))
     slopes = [_slopes(graph, node, granularity, model) for node in nodes]
-    targets = [node.target for node in nodes if module_of(graph, node) is not None]
-    if len(set(targets)) == len(nodes) and not set(nodes) & set(rewritten):
+    calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
+    if all(calls[node.target] == 1 for node in nodes) and not set(nodes) & set(rewritten):
         for node, module in zip(nodes, slopes, strict=True):  # modules that are called once: the network keeps its type
             model.set_submodule(str(node.target), module)
         result = model

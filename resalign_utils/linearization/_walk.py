@@ -132,10 +132,9 @@ class _Walker:
     def same(self, node: fx.Node) -> Laws:
         """Each entry for itself; a constant beside it may broadcast it."""
         source = self.source(node, first=False)
-        laws, changed = self.of(source), len(self.shape(node)) != len(self.shape(source))
-        if laws.where is not None and changed:
+        if len(self.shape(node)) != len(self.shape(source)):
             self.refuse(node, "changes the number of dimensions. Reshape its argument first")
-        return laws
+        return self.of(source)
 
     def unit(self, node: fx.Node) -> Laws:
         """An elementwise nonlinearity."""
@@ -164,9 +163,8 @@ class _Walker:
     def sum(self, node: fx.Node) -> Laws:
         """A sum, however it is written: each term has the same probability."""
         terms, dimensions = self.terms(node), len(self.shape(node)) - 1
-        for term in terms:
-            if self.of(term).where is not None and len(self.shape(term)) != dimensions + 1:
-                self.refuse(node, "adds tensors with different numbers of dimensions. Reshape them first")
+        if any(len(self.shape(term)) != dimensions + 1 for term in terms):
+            self.refuse(node, "adds tensors with different numbers of dimensions. Reshape them first")
         return added([self.of(term) for term in terms], dimensions)
 
     def terms(self, node: fx.Node) -> list[fx.Node]:

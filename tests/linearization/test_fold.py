@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from contracts import randomised
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from slopes import Wired
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models import resnet18
@@ -22,19 +23,6 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 @pytest.fixture(autouse=True)
 def _weights_are_the_same_every_time():
     torch.manual_seed(0)
-
-
-class Wired(nn.Module):
-    """Modules and the function of them and of x that is the forward pass."""
-
-    def __init__(self, wire, **parts):
-        super().__init__()
-        self.wire = wire
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.wire(self, x)
 
 
 def pictures(*shape, n=3):
@@ -134,11 +122,51 @@ def test_factor_goes_into_the_layer_before_it(factor):
         ([nn.Linear(5, 6), nn.BatchNorm1d(4)], (4, 5)),  # normalises the places of a sequence
         ([nn.Linear(5, 4), nn.BatchNorm2d(4)], (4, 3, 5)),  # the same of images
         ([nn.Linear(5, 4), nn.Conv2d(4, 4, 1)], (4, 3, 5)),
-        ([nn.Conv1d(4, 6, 1), nn.BatchNorm1d(6)], (4, 5)),  # has no rule
+        ([nn.ConvTranspose2d(4, 6, 1), nn.BatchNorm2d(6)], (4, 5, 5)),  # has no rule
     ],
 )
 def test_layers_stay_where_they_cannot_be_merged(layers, shape):
-    check(nn.Sequential(*layers), pictures(*shape), [type(layer).__name__ for layer in layers])
+    folded = check(nn.Sequential(*layers), pictures(*shape), [type(layer).__name__ for layer in layers])
+    norms = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert folded.meta["left"] == [f"{i} ({type(layer).__name__})" for i, layer in norms]
+
+
+class Named(nn.BatchNorm2d):
+    """Of another name, and the same function."""
+
+
+class Own(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).abs()
+
+
+@pytest.mark.parametrize(
+    ("layer", "norm", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), (4, 7)),
+        (nn.Conv3d(4, 6, 3, padding=1), nn.BatchNorm3d(6), (4, 5, 5, 5)),
+        (nn.Conv2d(4, 6, 3), Named(6), (4, 5, 5)),
+        (nn.Conv2d(4, 6, 3, groups=2), nn.SyncBatchNorm(6), (4, 5, 5)),
+        (nn.Conv2d(4, 6, 3, bias=False), nn.BatchNorm2d(6, momentum=None), (4, 5, 5)),
+    ],
+)
+def test_every_kind_of_batch_norm_goes_into_its_convolution(layer, norm, shape):
+    folded = check(nn.Sequential(layer, norm, nn.ReLU()), pictures(*shape), [type(layer).__name__, "ReLU"])
+    assert folded.meta["left"] == []
+
+
+def test_batch_norms_that_are_left_are_named():
+    def wire(m, x):
+        h = F.batch_norm(m.conv(x), m.norm.running_mean, m.norm.running_var)
+        return m.norm(h) + m.own(m.other(x))
+
+    parts = {"conv": nn.Conv2d(4, 4, 1), "other": nn.Conv2d(4, 4, 1), "norm": nn.BatchNorm2d(4), "own": Own(4)}
+    model = randomised(Wired(wire, **parts))
+    x = pictures(4, 5, 5)
+    folded = fold(model, x)
+    assert_close(folded(x), model(x), **EXACT)
+    assert folded.meta["left"] == ["batch_norm (batch_norm)", "norm (BatchNorm2d)", "own (Own)"]
+    assert copy.deepcopy(folded).meta["left"] == folded.meta["left"]
 
 
 def test_batch_norm_without_statistics_is_not_linear_and_stays():
@@ -501,9 +529,47 @@ def test_difference_above_the_tolerance_is_an_error_that_says_how_large():
     fold(Deceitful())  # without x there is no check
 
 
+@torch.no_grad()
+def test_rounding_of_float32_is_no_error():
+    """Means that nearly cancel: in float32 the folded network is off by more than 1e-5, as the network itself is."""
+    layers = [part for _ in range(5) for part in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
+    model, x = randomised(nn.Sequential(*layers)).float(), pictures(8, 6, 6).float()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            norm.running_mean += 300
+            norm.bias += 300 * scale
+    folded = fold(model, x)
+    expected = model(x)
+    assert float((folded(x) - expected).abs().max() / expected.abs().max()) > 1e-5
+    assert_close(fold(model.double())(x.double()), model(x.double()), **EXACT)
+
+
+def test_outputs_that_are_all_zero_agree():
+    head = nn.Linear(4, 3)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    fold(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), head), pictures(4).float())
+
+
+def test_memory_format_is_that_of_the_model():
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3)
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        model = randomised(nn.Sequential(*layers)).to(memory_format=memory_format)
+        folded = fold(model, pictures(3, 8, 8))
+        assert {p.is_contiguous(memory_format=memory_format) for p in folded.parameters() if p.dim() == 4} == {True}
+
+
+def test_model_that_cannot_be_evaluated_in_float64_is_refused_with_x():
+    model = Wired(lambda m, x: m.a(x) @ torch.ones(4, 4), a=nn.Linear(4, 4))
+    fold(model)
+    with pytest.raises(ValueError, match=r"Wired cannot take inputs of shape \(3, 4\) in float64, in which the"):
+        fold(model, pictures(4).float())
+
+
 def test_outputs_that_are_not_numbers_do_not_agree():
     x = torch.full((2, 4), math.nan)
-    with pytest.raises(RuntimeError, match="by nan of the largest, more than tolerance=1e-05"):
+    with pytest.raises(RuntimeError, match="by nan of the largest, more than tolerance=1e-09, though both"):
         fold(nn.Sequential(nn.Linear(4, 4)), x)
 
 
