@@ -76,14 +76,21 @@ def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-9) 
     folded.recompile()
     if x is not None:
         _check_same(original, folded, x, tolerance)
-    folded.meta["left"] = [
-        f"{node.target if node.op == 'call_module' else node.name} ({called(folded, node)})"
-        for node in folded.graph.nodes
-        if isinstance(module_of(folded, node), batchnorm._BatchNorm) or operation(node) == "batch_norm"
-    ]
+    folded.meta["left"] = [name for node in folded.graph.nodes if (name := _batch_norm(folded, node))]
     if any(p.dim() == 4 and _is_channels_last(p) for p in model.parameters()):
         folded = folded.to(memory_format=torch.channels_last)
     return folded.to(device, dtype).eval()
+
+
+def _batch_norm(net: fx.GraphModule, node: fx.Node) -> str:
+    """Name and type of a batch norm; '' of another node. As a function it has the name of its mean's module."""
+    if isinstance(module_of(net, node), batchnorm._BatchNorm):
+        return f"{node.target} ({called(net, node)})"
+    if operation(node) != "batch_norm":
+        return ""
+    tensors = [source for source in node.all_input_nodes if source.op == "get_attr"]
+    name = str(tensors[0].target).rpartition(".")[0] if tensors else node.name
+    return f"{name} (batch_norm)"
 
 
 def _is_channels_last(weight: Tensor) -> bool:

@@ -14,7 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
-from ._operations import ACTIVATIONS, CONCATENATIONS, ELEMENTWISE, MOVES, NOT_DATA, SAME, SAME_MODULES, is_one_of
+from ._operations import (
+    ACTIVATIONS,
+    CONCATENATIONS,
+    ELEMENTWISE,
+    MOVES,
+    NOT_DATA,
+    SAME,
+    SAME_MODULES,
+    has_own_forward,
+    is_one_of,
+)
 
 SIDES = (32, 28, 64, 96, 224)  # of the images that are tried where no input is given
 BATCH = 2  # inputs with which the graph is run: what moves them about shows
@@ -95,8 +105,18 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """A batch norm looks at the number of dimensions, and so is no graph, whoever derived it."""
-        return super().is_leaf_module(m, module_qualified_name) or isinstance(m, _BatchNorm)
+        """A batch norm of torch looks at the number of dimensions, and so is no graph, whoever derived from it."""
+        if super().is_leaf_module(m, module_qualified_name):
+            return True
+        return isinstance(m, _BatchNorm) and not (has_own_forward(m) and _can_be_traced(m))
+
+
+def _can_be_traced(module: nn.Module) -> bool:
+    try:
+        fx.Tracer().trace(module)
+    except Exception:  # what was said above of a foreign forward pass
+        return False
+    return True
 
 
 def _record(model: nn.Module, graph: fx.GraphModule, x: Tensor) -> None:

@@ -32,6 +32,11 @@ CHANNELS_FIRST = (
 CHANNELS_FIRST_NAMES = ops.CONVOLVED | ops.POOLED | {"batch_norm", "instance_norm", "group_norm", "pixel_shuffle"}
 KEEP_CHANNELS = ops.SAME | ops.ELEMENTWISE | ops.SUMS | ops.PRODUCTS | {"cat", "concat", "chunk", "split", "getitem"}
 
+HIDING = (
+    nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)  # fmt: skip
+
 
 def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tensor | None = None) -> nn.Module:
     """Copy a network with every ReLU replaced by a PReLU of slope α = 0: the same function, ready to become linear.
@@ -59,9 +64,9 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
         A copy of the model, in the same mode, on the same device.
 
     Raises:
-        ValueError: unknown granularity; a model that cannot be copied or traced, has no ReLU, or writes in place over
-            what is read under another name; slopes per channel where dimension 1 is not known to be the channels; an
-            input whose shape is not known.
+        ValueError: unknown granularity; a model that cannot be copied or traced, has no ReLU, may hide one in a module
+            that cannot be traced, or writes in place over what is read under another name; slopes per channel where
+            dimension 1 is not known to be the channels; an input whose shape is not known.
         RuntimeError: the copy is another function.
     """
     if granularity not in get_args(Granularity):
@@ -69,6 +74,7 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
     original, model = model, copied(model)
     graph, x = measured(model, x)
     data = data_nodes(graph)
+    _refuse_what_is_hidden(graph)
     rewritten = read_what_was_written(graph)
     nodes = [node for node in graph.graph.nodes if node in data and is_relu(graph, node)]
     if not nodes:
@@ -84,6 +90,18 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
         result = _rewired(graph, nodes, slopes).train(model.training)
     _check_same(original, result, x)
     return result
+
+
+def _refuse_what_is_hidden(graph: fx.GraphModule) -> None:
+    for node in graph.graph.nodes:
+        module = module_of(graph, node)
+        if module is None:
+            continue
+        if isinstance(module, HIDING) or getattr(module, "nonlinearity", None) == "relu" or ops.has_own_forward(module):
+            raise ValueError(
+                f"'{node.name}' ({called(graph, node)}) is one module to torch.fx, which cannot see whether there are "
+                "ReLUs in it. Write it with functions and layers of which each does one thing."
+            )
 
 
 def _nothing_to_do(model: nn.Module, found: Sequence[str]) -> str:

@@ -72,13 +72,10 @@ NOT_DATA = _names("""
 
 
 def is_one_of(module: nn.Module | None, types: tuple[type[nn.Module], ...]) -> bool:
-    """Whether the module is of one of the types and computes what they do: no forward pass of its own."""
-    if module is None or "forward" in vars(module):
-        return False
-    return any(isinstance(module, kind) and _forward(type(module)) is not None for kind in types)
+    """Whether the module is of one of the types and computes what they do."""
+    return module is not None and isinstance(module, types) and not has_own_forward(module)
 
 
-def _forward(kind: type[nn.Module]) -> object:
-    """The forward pass of a type, if torch wrote it."""
-    forward = kind.forward
-    return forward if getattr(forward, "__module__", "").startswith("torch.nn.") else None
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether the module's forward pass is not torch's."""
+    return "forward" in vars(module) or not type(module).forward.__module__.startswith("torch.nn.")

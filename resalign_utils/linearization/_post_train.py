@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
 from ._paths import average_path_length, slope_weights
+from ._walk import walk
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -161,7 +162,8 @@ class _Penalised(nn.Module):
         self.quanta = torch.cat([*weights.values()])  # (units,), what each adds to NAPL, on the CPU
         self.linear = self._linear()
         self.start = average_path_length(model, data.train_x[:1])
-        self.others = self.start - float(self.quanta[~self.linear].sum())  # activations that are not PReLUs
+        linear = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        self.others = float(walk(model, data.train_x[:1], exact=False, units=linear)[1])  # what is no PReLU
         self.register_buffer("omega", torch.tensor(config.omega, dtype=torch.float64, device=data.train_x.device))
 
     def forward(self, x: Tensor) -> Tensor:

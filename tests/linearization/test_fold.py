@@ -165,7 +165,7 @@ def test_batch_norms_that_are_left_are_named():
     x = pictures(4, 5, 5)
     folded = fold(model, x)
     assert_close(folded(x), model(x), **EXACT)
-    assert folded.meta["left"] == ["batch_norm (batch_norm)", "norm (BatchNorm2d)", "own (Own)"]
+    assert folded.meta["left"] == ["norm (batch_norm)", "norm (BatchNorm2d)", "own (Own)"]
     assert copy.deepcopy(folded).meta["left"] == folded.meta["left"]
 
 

@@ -165,6 +165,42 @@ def test_slopes_per_channel_are_refused_for_tokens(model, shape):
     assert torch.equal(copy(x), model(x))
 
 
+class NormAndReLU(nn.BatchNorm2d):
+    """As timm has it: traced, since it does not call the batch norm's own forward pass."""
+
+    def forward(self, x):
+        return F.relu(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias), inplace=True)
+
+
+class Untraceable(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_relu_inside_of_a_batch_norm_is_seen_or_the_module_is_refused():
+    model, x = randomised(nn.Sequential(nn.Conv2d(3, 4, 3), NormAndReLU(4))), torch.randn(2, 3, 6, 6).double()
+    copy = linearize(model)
+    assert torch.equal(copy(x), model(x))
+    assert [len(slopes.weight) for slopes in slopes_of(copy)] == [4]
+    assert average_path_length(model) == 1.0
+    assert fold(model, x).meta["left"] == ["1 (batch_norm)"]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (Untraceable(4), (4, 3, 3)),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (5, 4)),
+        (nn.RNN(4, 4, nonlinearity="relu", batch_first=True), (5, 4)),
+    ],
+)
+def test_modules_that_may_hide_a_relu_are_refused(module, shape):
+    wire = lambda m, x: m.module(x.relu())  # noqa: E731
+    expected = rf"'module' \({type(module).__name__}\) is one module to torch\.fx, which cannot see"
+    with pytest.raises(ValueError, match=expected):
+        linearize(Wired(wire, module=module), "layer", x=torch.randn(2, *shape))
+
+
 def test_relu_of_constants_has_no_slopes():
     """The position bias of Swin v2 is a network of its own, of coordinates."""
     wire = lambda m, x: m.relu(m.layer(x)) + m.relu(m.layer(m.coordinates))  # noqa: E731
