@@ -11,7 +11,8 @@ from torch.nn.modules import batchnorm, conv, dropout, pooling
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ..arithmetic import exact_arithmetic
-from ._graph import called, copied, largest_difference, module_of, operation, traced, written
+from ._graph import called, copied, largest_difference, module_of, operation, traced
+from ._in_place import written
 from ._merge import Affine, added, affine, composed, has_statistics, multiple_of_identity, scaled
 
 _SUMS = (operator.add, torch.add)  # as which torch.fx records += too
@@ -40,8 +41,8 @@ def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-9) 
 
     Two layers are merged only if the one takes no more numbers (weights, biases, batch norm's statistics): two 3×3
     convolutions as one of 5×5, or two sides of a bottleneck as one wide matrix, would cost more memory and time. A
-    value that is used twice, a module that is called twice or carries hooks, a subclass of a layer, and what is called
-    as a function, are left alone. Where the model writes in place over a value that something else may read, no PReLU
+    value that is used twice, a module that is called twice or carries hooks, a subclass of a layer (of a batch norm,
+    if it has a forward pass of its own), and what is called as a function, are left alone. Where the model writes in place over a value that something else may read, no PReLU
     is dropped and no sum is merged. (``torch.fx`` itself takes ``h += f`` for ``h = h + f``: another name of the old
     ``h`` does not see the sum. The check on x would tell.)
 

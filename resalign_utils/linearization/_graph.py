@@ -1,4 +1,4 @@
-"""A network as the graph of its calls, which knows the shapes, and the order in which memory is written over."""
+"""A network as the graph of its calls, which was compared with the network and knows the shapes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
-from ._operations import (
-    ACTIVATIONS,
-    CONCATENATIONS,
-    ELEMENTWISE,
-    MOVES,
-    NOT_DATA,
-    SAME,
-    SAME_MODULES,
-    has_own_forward,
-    is_one_of,
-)
+from ._operations import ACTIVATIONS, ELEMENTWISE, NOT_DATA, has_own_forward, is_one_of
 
 SIDES = (32, 28, 64, 96, 224)  # of the images that are tried where no input is given
 BATCH = 2  # inputs with which the graph is run: what moves them about shows
@@ -246,59 +236,3 @@ def data_nodes(graph: fx.GraphModule) -> set[fx.Node]:
         if argument or (operation(node) not in NOT_DATA and any(source in known for source in node.all_input_nodes)):
             known.add(node)
     return known
-
-
-# Writing in place
-
-
-def written(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The value that the node may write over."""
-    out = node.kwargs.get("out")
-    if isinstance(out, fx.Node):
-        return out
-    module = module_of(graph, node)
-    writes = bool(node.kwargs.get("inplace")) or getattr(module, "inplace", False) is True
-    if node.op in ("call_function", "call_method"):
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        named = name.endswith("_") and not name.endswith("__")
-        writes = writes or (named and getattr(node.target, "__module__", "") != "_operator")  # which has and_, not_
-    return node.all_input_nodes[0] if writes and node.all_input_nodes else None
-
-
-def read_what_was_written(graph: fx.GraphModule) -> list[fx.Node]:
-    """Let whatever reads a value after it was written over read the writer's result; the nodes that were changed.
-
-    Then the values do not depend on the order of the nodes, and a writer may be exchanged for a function.
-
-    Raises:
-        ValueError: what was written over has another name that is read later.
-    """
-    order = {node: place for place, node in enumerate(graph.graph.nodes)}
-    memory: dict[fx.Node, fx.Node] = {}  # the first node that has the memory
-    changed = []
-    for node in order:
-        value = written(graph, node)
-        shared = value if value is not None else _view_of(graph, node)
-        memory[node] = memory[shared] if shared is not None else node
-        if value is None:
-            continue
-        for other, first in memory.items():
-            later = [user for user in other.users if order[user] > order[node]]
-            if other in (node, value) or first is not memory[node] or not later:
-                continue
-            raise ValueError(
-                f"'{node.name}' ({called(graph, node)}) works in place on memory that '{other.name}' shares, which "
-                f"'{later[0].name}' reads afterwards. Write it without inplace=True."
-            )
-        later = [user for user in value.users if order[user] > order[node]]
-        for user in later:
-            user.replace_input_with(value, node)
-        changed += [node] if later else []
-    return changed
-
-
-def _view_of(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The value whose memory the node's may be: of a view, and of what does nothing."""
-    passes = is_one_of(module_of(graph, node), (*SAME_MODULES, nn.Flatten, nn.Unflatten))
-    passes = passes or operation(node) in SAME | MOVES - CONCATENATIONS
-    return node.all_input_nodes[0] if passes and node.all_input_nodes else None

@@ -21,8 +21,8 @@ from ._graph import (
     measured,
     module_of,
     operation,
-    read_what_was_written,
 )
+from ._in_place import read_what_was_written
 
 Granularity = Literal["channel", "layer"]
 CHANNELS_FIRST = (
@@ -30,7 +30,10 @@ CHANNELS_FIRST = (
     nn.PixelShuffle, nn.PixelUnshuffle,
 )  # fmt: skip
 CHANNELS_FIRST_NAMES = ops.CONVOLVED | ops.POOLED | {"batch_norm", "instance_norm", "group_norm", "pixel_shuffle"}
-KEEP_CHANNELS = ops.SAME | ops.ELEMENTWISE | ops.SUMS | ops.PRODUCTS | {"cat", "concat", "chunk", "split", "getitem"}
+KEEP_CHANNELS = (*ops.SAME_MODULES, *ops.ACTIVATIONS, nn.PReLU)
+KEEP_CHANNELS_NAMES = (
+    ops.SAME | ops.ELEMENTWISE | ops.SUMS | ops.PRODUCTS | {"cat", "concat", "chunk", "split", "getitem"}
+)
 
 HIDING = (
     nn.Transformer, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder,
@@ -124,14 +127,20 @@ def _slopes(graph: fx.GraphModule, node: fx.Node, granularity: Granularity, mode
 
 def _channels_first(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a layer that has the channels in dimension 1 comes before, and nothing that could move them since."""
-    module, name = module_of(graph, node), operation(node)
-    if node.op == "placeholder":
-        return len(node.meta.get("shape", ())) > 3
-    if ops.is_one_of(module, CHANNELS_FIRST) or name in CHANNELS_FIRST_NAMES:
-        return True
-    whole = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1  # of images, not of features
-    keeps = whole or ops.is_one_of(module, (*ops.SAME_MODULES, *ops.ACTIVATIONS, nn.PReLU)) or name in KEEP_CHANNELS
-    return keeps and any(_channels_first(graph, source) for source in node.all_input_nodes)
+    seen, left = set[fx.Node](), [node]
+    while left:
+        node = left.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        module, name = module_of(graph, node), operation(node)
+        image = node.op == "placeholder" and len(node.meta.get("shape", ())) > 3
+        if image or ops.is_one_of(module, CHANNELS_FIRST) or name in CHANNELS_FIRST_NAMES:
+            return True
+        whole = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1  # of images, not of features
+        if whole or ops.is_one_of(module, KEEP_CHANNELS) or name in KEEP_CHANNELS_NAMES:
+            left += node.all_input_nodes
+    return False
 
 
 def _rewired(graph: fx.GraphModule, nodes: Sequence[fx.Node], slopes: Sequence[nn.PReLU]) -> fx.GraphModule:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import _operations as ops
-from ._graph import BATCH, called, data_nodes, measured, module_of, operation, read_what_was_written
+from ._graph import BATCH, called, data_nodes, measured, module_of, operation
+from ._in_place import read_what_was_written
 from ._laws import Laws, added, by_channel, joined, mixed, passed, start, tidy
 
 Value = Laws | tuple[Laws, ...]
@@ -160,7 +161,7 @@ class _Walker:
             laws = mixed(replace(laws, where=torch.stack(halves, -1)[0].long()), [-1], keep=False)
         return passed(laws, torch.ones(1, dtype=torch.float64), len(self.shape(node)) - 1)
 
-    def sum(self, node: fx.Node) -> Laws:
+    def summed(self, node: fx.Node) -> Laws:
         """A sum, however it is written: each term has the same probability."""
         terms, dimensions = self.terms(node), len(self.shape(node)) - 1
         if any(len(self.shape(term)) != dimensions + 1 for term in terms):
@@ -180,9 +181,10 @@ class _Walker:
         return [term for term in terms if isinstance(term, fx.Node) and term in self.data]
 
     def product(self, node: fx.Node) -> Laws:
-        """With a constant it is linear; a square, and a constant over data, are nonlinear in each entry."""
+        """With a constant it is linear; a square, a constant over data, and rounding are nonlinear in each entry."""
         a, b = _argument(node, 0, "input", None), _argument(node, 1, "other", None)
         linear = a is not b and (operation(node) in ops.PRODUCTS or a in self.data)
+        linear = linear and not node.kwargs.get("rounding_mode")
         return self.same(node) if linear else self.unit(node)
 
     def pooled(self, node: fx.Node) -> Laws:
@@ -218,7 +220,7 @@ class _Walker:
 
     def reduced(self, node: fx.Node) -> Laws:
         """To any entry along the dimensions that are reduced."""
-        source, dimension = self.source(node), _argument(node, 1, "dim", None)
+        source, dimension = self.source(node), _argument(node, 1, "dim", node.kwargs.get("axis"))
         rank = len(self.shape(source))
         dimensions = {d % rank for d in ([dimension] if isinstance(dimension, int) else dimension or range(rank))}
         if self.laws[source] == ():  # a stack
@@ -259,8 +261,10 @@ class _Walker:
             if n in known:
                 return known[n]
             value = n.meta["value"]
-            joins = operation(node) in ops.CONCATENATIONS and isinstance(value, Tensor)
-            return torch.full(value.shape, -1.0, dtype=torch.float64) if joins else value
+            if not isinstance(value, Tensor):
+                return value
+            joins = operation(node) in ops.CONCATENATIONS
+            return torch.full(value.shape, -1.0, dtype=torch.float64) if joins else value.cpu()
 
         args, kwargs = fx.map_arg(node.args, argument), dict(fx.map_arg(node.kwargs, argument))
         if operation(node) == "pad" and _argument(node, 2, "mode", "constant") == "constant":
@@ -300,7 +304,7 @@ _RULES: tuple[tuple[tuple[type[nn.Module], ...], frozenset[str], Callable[[_Walk
     (ops.ACTIVATIONS, ops.ELEMENTWISE, _Walker.unit),
     ((nn.PReLU,), frozenset({"prelu"}), _Walker.slopes),
     ((nn.GLU,), frozenset({"glu"}), _Walker.gate),
-    ((), ops.SUMS, _Walker.sum),
+    ((), ops.SUMS, _Walker.summed),
     ((), ops.PRODUCTS | ops.QUOTIENTS, _Walker.product),
     (ops.POOLS, ops.POOLED, _Walker.pooled),
     (ops.CONVOLUTIONS, ops.CONVOLVED, _Walker.convolved),

@@ -266,6 +266,7 @@ WIRES = [
     lambda m, h: h * h,
     lambda m, h: torch.mul(h, other=h),
     lambda m, h: 1 / (3 + h.detach()),
+    lambda m, h: torch.div(h, 0.5, rounding_mode="floor"),
     lambda m, h: torch.maximum(h, torch.zeros(1)),
     lambda m, h: F.prelu(h, m.slope),
     lambda m, h: torch.prelu(h, m.slope),
@@ -303,7 +304,7 @@ def test_slopes_of_a_function_are_read(wire):
         lambda m, x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2),
         lambda m, x: F.layer_norm(x, (6,)).softmax(1),
         lambda m, x: -(x.double().float() * m.scale / 3 - 1).contiguous(),
-        lambda m, x: (2 - x).mean((2, 3)).log_softmax(1),
+        lambda m, x: (2 - x).mean(axis=(2, 3)).log_softmax(1),
         lambda m, x: F.dropout(x, 0.5, m.training).amax(-1),
         lambda m, x: m.deep(x).flatten(1),
         lambda m, x: F.normalize(x) @ m.square,
@@ -391,6 +392,9 @@ def test_channels_that_move_are_followed():
     swapped = lambda h: (lambda parts: torch.cat([parts[1], parts[0]], 1))(h.split(2, 1))  # noqa: E731
     assert law_of(lambda m, x: m.some(swapped(m.some(x))), IMAGES, **parts) == [0, 1]
     assert law_of(lambda m, x: m.some(x).chunk(2, 1)[1], IMAGES, **parts) == [1.0]
+    chosen = torch.tensor([0, 2, 3])
+    assert law_of(lambda m, x: m.some(x).index_select(1, chosen), IMAGES, **parts) == [2 / 3, 1 / 3]
+    assert law_of(lambda m, x: m.some(x)[:, chosen, ::2, 1:], IMAGES, **parts) == [2 / 3, 1 / 3]
     assert law_of(lambda m, x: m.some(x).flatten(1), IMAGES, **parts) == [0.5, 0.5]
     assert law_of(lambda m, x: m.some(m.some(x).reshape(x.shape[0], 4, -1)), IMAGES, **parts) == both
     assert law_of(lambda m, x: m.some(x.flatten(2)).unflatten(2, (6, 6)), IMAGES, **parts) == [0.5, 0.5]
