@@ -42,9 +42,9 @@ def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-9) 
     Two layers are merged only if the one takes no more numbers (weights, biases, batch norm's statistics): two 3×3
     convolutions as one of 5×5, or two sides of a bottleneck as one wide matrix, would cost more memory and time. A
     value that is used twice, a module that is called twice or carries hooks, a subclass of a layer (of a batch norm,
-    if it has a forward pass of its own), and what is called as a function, are left alone. Where the model writes in place over a value that something else may read, no PReLU
-    is dropped and no sum is merged. (``torch.fx`` itself takes ``h += f`` for ``h = h + f``: another name of the old
-    ``h`` does not see the sum. The check on x would tell.)
+    if it has a forward pass of its own), and what is called as a function, are left alone. Where the model writes in
+    place over a value that something else may read, no PReLU is dropped and no sum is merged. (``torch.fx`` itself
+    takes ``h += f`` for ``h = h + f``: another name of the old ``h`` does not see the sum. The check on x would tell.)
 
     The algebra is done in float64 on the CPU, and so is the check: rounding to the model's own dtype, once at the end,
     is no error. A batch norm beside or after a fully-connected layer is taken to see (n, units), not sequences.

@@ -47,7 +47,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
         ValueError: torch.fx cannot follow the forward pass.
     """
     arguments = inspect.signature(model.forward).parameters.items()
-    constants = {n: p.default for n, p in arguments if isinstance(p.default, bool | int | float | None)}
+    constants = {n: p.default for n, p in arguments if isinstance(p.default, bool | int | float | str | None)}
     with evaluated(model):
         try:
             return fx.GraphModule(model, _Tracer().trace(model, constants), type(model).__name__)

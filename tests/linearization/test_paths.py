@@ -452,9 +452,9 @@ def test_arguments_with_a_default_are_at_it():
             super().__init__()
             self.layer = nn.Linear(4, 4)
 
-        def forward(self, x, y=None, scale=2.0, *, deep=True):
+        def forward(self, x, y=None, scale=2.0, mode="twice", *rest, deep=True, **more):
             h = torch.relu(self.layer(x) * scale)
-            h = torch.relu(h) if deep else h
+            h = torch.relu(h) if deep and mode == "twice" else h
             return h if y is None else h + y
 
     assert path_length_distribution(Optional()).tolist() == [0, 0, 1]
