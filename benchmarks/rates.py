@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from resalign_utils.jacobians import JacobianBatch, exact_arithmetic
 from torch.utils.flop_counter import FlopCounterMode
 
 import resalign_utils as ra
-from resalign_utils.jacobians import JacobianBatch, exact_arithmetic
 
 from .operators import case, network
 from .recording import Row, Table, integer, key, number
