@@ -8,8 +8,9 @@ from torch import Tensor
 from ..arithmetic import exact_arithmetic
 from ._base import OperatorBatch, SingleOperator
 from ._derivatives import BackwardOnce, Branch, DoubleBackward
-from ._door import Way, check_branch, proved_way, repeated
+from ._door import Way, proved_way, repeated
 from ._matrices import MatrixBatch
+from ._values import check_branch
 
 MEMORY_BUDGET = 2**28  # bytes of intermediate results at a time
 

@@ -30,7 +30,7 @@ Product = Callable[[Tensor], Tensor]
 
 BASIS_MEMORY = 2**28  # bytes for the two bases
 LARGEST_BASIS = 256  # beyond, the dense SVD of B costs more than the products that a restart repeats
-BLOCK_ENTRIES = 2**16  # of a block: below, a product's fixed costs dominate; a larger block needs more products
+BLOCK_ENTRIES = 2**15  # of a block: below, a product's fixed costs dominate; a larger block needs more products
 SMALLEST_BLOCK, LARGEST_BLOCK = 4, 8
 KEPT_LENGTH = 0.3  # a row that loses more in Gram–Schmidt is sent through once more (Daniel et al.)
 
