@@ -12,7 +12,7 @@ from ._krylov import KrylovRun, Product, random_block
 from ._lapack import thin_svd
 from ._operator import SVDOptions, fix_signs, residual_norms
 
-CLOSE = 1e-3  # values that agree to this share, or to the tolerance, may be copies of one
+CLOSE = 1e-3  # values that agree to this share, or to the square of the residual, may be copies of one
 
 
 def with_copies(
@@ -86,7 +86,7 @@ def _alike(s: Tensor, block: int, tol: float) -> bool:
     if s.shape[1] < block:
         return False
     first, last = s[:, : s.shape[1] - block + 1], s[:, block - 1 :]
-    return bool(((last >= (1 - max(CLOSE, tol)) * first) & (first > tol * s[:, :1])).any())
+    return bool(((last >= (1 - max(CLOSE, tol**2)) * first) & (first > tol * s[:, :1])).any())
 
 
 def _merged(forward: Product, adjoint: Product, found: KrylovRun, rest: KrylovRun, k: int) -> KrylovRun:

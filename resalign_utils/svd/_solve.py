@@ -45,7 +45,7 @@ def truncated_svd(
             triplets take, if those are more.
 
     A block of b random vectors finds at most b copies of a singular value. Where b or more of the values found agree to
-    a thousandth (or to ``tol``, if that is more), Krylov therefore starts again from fresh random vectors with what it
+    a thousandth (or to ``tol²``, if that is more), Krylov therefore starts again from fresh random vectors with what it
     has found taken out, until nothing larger comes; each time costs about as many products again. In exact arithmetic
     fresh vectors miss a copy with probability 0; after q steps a value is missed that is larger by a share ε with
     probability at most ``1.65 √d exp(−√(2ε) (2q − 1))`` (Kuczyński & Woźniakowski 1992, theorem 4.1, for σ²).
