@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,7 +46,7 @@ def with_copies(
         if found.complete or not _alike(found.S, block, options.tol):
             return found
         left = None if limit is None else limit - found.matvecs - 2 * k
-        if left is not None and left < 4 * (k + block):
+        if left is not None and left < 8 * (k + block):
             warnings.warn(
                 f"{block} or more singular values are alike, so copies of them may be missing; max_matvecs={limit} "
                 "leaves no products to look for them. Allow more.",
@@ -54,14 +56,15 @@ def with_copies(
             return found
         fresh = random_block(n, block, d, options.seed + 1000 * again, start.dtype, start.device)
         out = _Deflated(forward, adjoint, found.V)
-        rest = solve(
-            out.forward, out.adjoint, out.project(fresh), k=min(k, d - k), tol=options.tol,
-            seed=options.seed + 1000 * again, max_matvecs=left,
-        )  # fmt: skip
-        larger = rest.S[:, 0] > found.S[:, -1] * (1 + options.tol)
-        found = _merged(forward, adjoint, found, rest, k) if larger.any() else found
-        if not larger.any():
+        look = partial(
+            solve, out.forward, out.adjoint, out.project(fresh), tol=options.tol, seed=options.seed + 1000 * again
+        )
+        rest = look(k=1, max_matvecs=left)
+        found = replace(found, matvecs=found.matvecs + rest.matvecs)
+        if not (rest.S[:, 0] > found.S[:, -1] * (1 + options.tol)).any():
             break
+        left = None if left is None else left - rest.matvecs
+        found = _merged(forward, adjoint, found, look(k=min(k, d - k), max_matvecs=left), k)
     return found
 
 
