@@ -493,22 +493,26 @@ def shape_rows() -> None:
     row("in another precision", VECTOR, lambda: lambda h: h.to(torch.float32).sin(), "either")
 
 
-for section in (
-    activation_rows,
-    activation_like_rows,
-    function_rows,
-    normalisation_rows,
-    recurrent_rows,
-    attention_rows,
-    gate_rows,
-    convolution_rows,
-    state_rows,
-    gradient_rows,
-    random_rows,
-    mixing_rows,
-    shape_rows,
-):
-    section()
+SECTIONS: dict[str, tuple[Callable[[], None], ...]] = {
+    "Activations": (activation_rows, activation_like_rows),
+    "Functions of tensors, writes in place": (function_rows,),
+    "Normalisations": (normalisation_rows,),
+    "Recurrent layers": (recurrent_rows,),
+    "Attention": (attention_rows,),
+    "Gates and residuals": (gate_rows,),
+    "Convolutions, pooling, sampling": (convolution_rows,),
+    "State and constants": (state_rows,),
+    "Derivatives that are hidden from autograd, or given by hand": (gradient_rows,),
+    "Random numbers": (random_rows,),
+    "Rows that depend on each other": (mixing_rows,),
+    "Results of another kind": (shape_rows,),
+}
+GROUPS: dict[str, list[Row]] = {}
+for title, sections in SECTIONS.items():
+    before = len(ROWS)
+    for section in sections:
+        section()
+    GROUPS[title] = ROWS[before:]
 
 IN_FLOAT32 = [
     *("ReLU in place", "Hardsigmoid", "SiLU", "F.relu(inplace)", "written slice of the argument", "its input", "zeros"),
