@@ -14,7 +14,7 @@ def snippets(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 2), ("book/your_model.md", 5)])
+@pytest.mark.parametrize(("page", "least"), [("README.md", 2), ("book/your_model.md", 5), ("book/limits.md", 1)])
 def test_snippets_run_in_order(page, least, capsys):
     blocks = snippets(page)
     assert len(blocks) >= least
