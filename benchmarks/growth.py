@@ -13,6 +13,7 @@ import resalign_utils as ra
 from .fits import exponent
 from .memory import in_child, measured
 from .operators import case, network, warm_up
+from .plan import Plan
 from .recording import Row, Table, integer, key, median_of, megabytes, number, spread_of
 from .timing import LONG, side_by_side
 
@@ -20,26 +21,27 @@ RANK = 10
 PRODUCTS = 10  # vectors of the product that is compared with a forward pass
 
 
-def growth(device: torch.device, quick: bool, threads: int) -> list[Table]:
+def growth(plan: Plan) -> list[Table]:
     """One process for each point, so that peak memory is its own."""
     known: dict[tuple[int, ...], Row] = {}
     rows = []
-    for point in points(device, quick):
+    for point in points(plan.device, plan.quick):
         where = tuple(point[name] for name in "NknL")
-        if where not in known:
-            known[where] = _measured_point(point, device, threads)
-        rows.append(known[where] | point)
+        if where not in known and plan.goes_on(f"{point['along']} = {point['value']}"):
+            known[where] = _measured_point(point, plan)
+        if where in known:
+            rows.append(known[where] | point)
     return [_growth_table(rows), _fits_table(fits(rows))]
 
 
 def points(device: torch.device, quick: bool) -> list[Row]:
     """What is varied, alone: N, k, n or L."""
-    sizes = [64, 256, 1024] if quick else [64, 256, 1024, 3136, 4096, 16384, 65536]
+    sizes = [64, 256, 1024] if quick else [64, 256, 1024, 3136, 16384, 65536]
     if device.type == "cuda" and not quick:
         sizes.append(262144)
     middle, small = (256, 64) if quick else (3136, 1024)
-    ranks = (5, 10) if quick else (5, 10, 20, 40, 80)
-    inputs, depths = ((1, 4), (4, 8)) if quick else ((1, 4, 16, 64), (4, 8, 16))
+    ranks = (5, 10) if quick else (5, 10, 20, 80)
+    inputs, depths = ((1, 4), (4, 8)) if quick else ((1, 8, 64), (4, 8, 16))
     return [
         *({"along": "N", "value": size, "N": size, "k": RANK, "n": 1, "L": 1} for size in sizes),
         *({"along": "k", "value": k, "N": middle, "k": k, "n": 1, "L": 1} for k in ranks),
@@ -48,18 +50,17 @@ def points(device: torch.device, quick: bool) -> list[Row]:
     ]
 
 
-def _measured_point(point: Row, device: torch.device, threads: int) -> Row:
-    print(f"  {point['along']} = {point['value']} …", flush=True)
+def _measured_point(point: Row, plan: Plan) -> Row:
     function = one_block if point["along"] in "Nk" else whole_network
     arguments = [point[name] for name in "Nk"] if function is one_block else [point[name] for name in "NknL"]
-    return in_child(function, *arguments, str(device), number=threads)
+    return in_child(function, *arguments, str(plan.device), number=plan.threads)
 
 
 def one_block(size: int, k: int, device: str) -> Row:
     """Krylov on one untrained block."""
     warm_up(device)
-    operator = case(size, device=device).operator
-    found = measured(lambda: ra.truncated_svd(operator, k, method="krylov"), device, _repeats)
+    one = case(size, device=device)
+    found = measured(lambda: ra.truncated_svd(one.open(), k, method="krylov"), device, _repeats)
     svd = found.pop("result")
     return found | {"products": svd.matvecs, "residual": float(svd.residuals.max())}
 
@@ -84,7 +85,8 @@ def fits(rows: list[Row]) -> list[Row]:
     found = []
     for along in dict.fromkeys(row["along"] for row in rows):
         chosen = [row for row in rows if row["along"] == along]
-        found.append(_fit(along, chosen))
+        if len(chosen) > 1:
+            found.append(_fit(along, chosen))
         large = [row for row in chosen if row["value"] >= 1024]
         if along == "N" and 2 <= len(large) < len(chosen):
             found.append(_fit(along, large))
@@ -113,7 +115,8 @@ def _growth_table(rows: list[Row]) -> Table:
         "residual / σ₁": number("residual", ".0e"),
     }
     note = (
-        "Krylov on untrained blocks: one block where n and L are 1, `ra.jacobian_svd` of a whole network elsewhere. "
+        "Krylov on untrained blocks, opening included: one block where n and L are 1, `ra.jacobian_svd` of a whole "
+        "network elsewhere. "
         "Products: for one input, of all blocks. Memory: the highest level of a process of its own above the level "
         "before the work (on CUDA, of the allocator)."
     )
@@ -131,13 +134,14 @@ def _fits_table(rows: list[Row]) -> Table:
     return Table("Exponents of the growth", columns, rows, "Least squares on logarithms over the range.")
 
 
-def crossover(device: torch.device, quick: bool) -> list[Table]:
+def crossover(plan: Plan) -> list[Table]:
     """Both methods, side by side, on small blocks."""
-    sizes = (64, 128) if quick else (64, 128, 256, 512, 1024)
+    sizes = (64, 128) if plan.quick else (64, 128, 256, 512, 1024)
     rows = [
-        _both(size, trained, k, device)
-        for size, trained in [*((size, False) for size in sizes), *([] if quick else [(1024, True)])]
+        _both(size, trained, k, plan.device)
+        for size, trained in [*((size, False) for size in sizes), *([] if plan.quick else [(1024, True)])]
         for k in (10, 30)
+        if plan.goes_on(f"N = {size}, k = {k}")
     ]
     columns = {
         "operator": key("operator"),
@@ -147,26 +151,32 @@ def crossover(device: torch.device, quick: bool) -> list[Table]:
         "dense / Krylov": number("ratio", ".2f"),
         "taken by `auto`": key("auto"),
     }
-    return [Table("Dense or Krylov", columns, rows, "Medians, both ways in turn; one block at one input.")]
+    return [
+        Table("Dense or Krylov", columns, rows, "Medians, both ways in turn, opening included; one block at one input.")
+    ]
 
 
 def _both(size: int, trained: bool, k: int, device: torch.device) -> Row:
     one = case(size, trained=trained, device=device)
     ways: dict[str, Callable[[], Any]] = {
-        method: lambda method=method: ra.truncated_svd(one.operator, k, method=method)  # type: ignore[misc]
+        method: lambda method=method: ra.truncated_svd(one.open(), k, method=method)  # type: ignore[misc]
         for method in ("dense", "krylov")
     }
     for work in ways.values():
         work()
     taken = side_by_side(ways, device)
-    auto = ra.truncated_svd(one.operator, k).method
+    auto = ra.truncated_svd(one.open(), k).method
     return {"operator": one.label, "k": k, **taken, "ratio": taken["dense"] / taken["krylov"], "auto": auto}
 
 
-def large(device: torch.device, quick: bool, threads: int) -> list[Table]:
+def large(plan: Plan) -> list[Table]:
     """Memory of an SVD, and the cost of a product beside a forward pass of the same batch."""
-    sizes = (64, 256) if quick else (4096, 16384, 65536)
-    rows = [{"N": size, "k": RANK} | in_child(large_block, size, str(device), number=threads) for size in sizes]
+    sizes = (64, 256) if plan.quick else (4096, 16384, 65536)
+    rows = [
+        {"N": size, "k": RANK} | in_child(large_block, size, str(plan.device), number=plan.threads)
+        for size in sizes
+        if plan.goes_on(f"N = {size}")
+    ]
     columns = {
         "N": integer("N"),
         "k": key("k"),
@@ -188,9 +198,10 @@ def large_block(size: int, device: str) -> Row:
     """One SVD's memory, then products and forward passes in turn."""
     row = one_block(size, RANK, device)
     one = case(size, device=device)
-    v = torch.randn(PRODUCTS, *one.operator.in_shape, device=device)
-    u = torch.randn(PRODUCTS, *one.operator.out_shape, device=device)
-    batch = one.point.expand(PRODUCTS, *one.operator.in_shape).contiguous()
+    operator = one.open()
+    v = torch.randn(PRODUCTS, *operator.in_shape, device=device)
+    u = torch.randn(PRODUCTS, *operator.out_shape, device=device)
+    batch = one.point.expand(PRODUCTS, *operator.in_shape).contiguous()
 
     def forward() -> None:
         with torch.no_grad():
@@ -198,11 +209,11 @@ def large_block(size: int, device: str) -> Row:
 
     ways: dict[str, Callable[[], Any]] = {
         "forward": forward,
-        "matmat": lambda: one.operator.matmat(v),
-        "rmatmat": lambda: one.operator.rmatmat(u),
+        "matmat": lambda: operator.matmat(v),
+        "rmatmat": lambda: operator.rmatmat(u),
     }
     for work in ways.values():
         work()
-    taken = side_by_side(ways, device, rounds=21)
+    taken = side_by_side(ways, device, rounds=9)
     multiples = {name: taken[name] / taken["forward"] for name in ("matmat", "rmatmat")}
     return row | multiples | {"forward_ms": 1e3 * taken["forward"]}

@@ -37,7 +37,7 @@ def measuring() -> dict[str, dict[str, Callable[[], object]]]:
             "ra.measure_alignment": lambda: ra.measure_alignment(model, x)
         },
         "exact Jacobians, 100 inputs × 8 blocks of width 64": {
-            "ra.dense_jacobians (all inputs at once, forward mode)": ours,
+            "ra.dense_jacobians (all inputs at once, proved)": ours,
             "torch.autograd.grad, row by row for all inputs": row_by_row,
             "torch.autograd.functional.jacobian, input by input": one_by_one,
         },

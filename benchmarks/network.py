@@ -10,19 +10,21 @@ import resalign_utils as ra
 from .memory import in_child, measured
 from .operators import network, warm_up
 from .peers import row_by_row, subspace_iteration
+from .plan import Plan
 from .recording import Row, Table, add_ratios, key, median_of, megabytes, number, spread_of
 
 RANK = 10
 
 
-def whole(device: torch.device, quick: bool, threads: int) -> list[Table]:
+def whole(plan: Plan) -> list[Table]:
     """Both ways, each in a process of its own."""
-    size, depth = (256, 4) if quick else (4096, 16)
+    size, depth = (256, 4) if plan.quick else (4096, 16)
     task = f"{depth} blocks, N = {size:,}, k = {RANK}, one input"
     rows: list[Row] = []
     for function, way in ((ours, "ra.measure_alignment"), (authors, "the authors': row by row, subspace iteration")):
-        print(f"  {task}: {way} …", flush=True)
-        rows.append({"task": task, "way": way} | in_child(function, size, depth, str(device), number=threads))
+        if plan.goes_on(f"{task}: {way}"):
+            found = in_child(function, size, depth, str(plan.device), number=plan.threads)
+            rows.append({"task": task, "way": way} | found)
     add_ratios(rows, lambda row: row["task"])
     columns = {
         "task": key("task"),
@@ -45,20 +47,19 @@ def whole(device: torch.device, quick: bool, threads: int) -> list[Table]:
 
 def add_differences(rows: list[Row]) -> None:
     """Difference of the singular values from those of the first row; they are not kept."""
-    reference = torch.tensor(rows[0].pop("sigma"))  # (L, k)
-    for row in rows[1:]:
-        other = torch.tensor(row.pop("sigma"))
-        row["difference"] = float(((other - reference).abs() / reference[:, :1]).max())
+    sigma = [torch.tensor(row.pop("sigma")) for row in rows]  # (L, k) each
+    for row, other in zip(rows[1:], sigma[1:], strict=True):
+        row["difference"] = float(((other - sigma[0]).abs() / sigma[0][:, :1]).max())
 
 
 def ours(size: int, depth: int, device: str) -> Row:
-    """``ra.measure_alignment``, three times after a first call that also measures memory."""
+    """``ra.measure_alignment``, twice after a first call that also measures memory."""
     warm_up(device)
     model, data = network(size, depth, device=device)
     x = data.test_x[:1]
     small, small_data = network(64, 2, device=device)
     ra.measure_alignment(small, small_data.test_x[:1], k=2)
-    found = measured(lambda: ra.measure_alignment(model, x, k=RANK), device, lambda first: 3)
+    found = measured(lambda: ra.measure_alignment(model, x, k=RANK), device, lambda first: 2)
     report = found.pop("result")
     alignment, sigma = float(report.alignment.mean()), report.singular_values[0, :, :RANK].tolist()
     return found | {"alignment": alignment, "sigma": sigma}

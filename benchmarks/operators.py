@@ -61,24 +61,29 @@ class Case:
     Attributes:
         label: what the tables call it.
         block: the residual block, float32, in eval mode.
+        branch: the function whose Jacobian it is, (n, *in) → (n, *in).
         point: its input (1, *in).
-        operator: J by its products.
     """
 
     label: str
     block: nn.Module
+    branch: Callable[[Tensor], Tensor]
     point: Tensor
-    operator: ra.JacobianOperator
 
     @property
-    def branch(self) -> Callable[[Tensor], Tensor]:
-        """The function whose Jacobian it is."""
-        return ra.residual_branch(self.block)
+    def side(self) -> int:
+        """N."""
+        return self.point.numel()
+
+    def open(self) -> ra.JacobianOperator:
+        """J by its products, which are proved anew each time: part of every timing."""
+        return ra.JacobianOperator(self.branch, self.point)
 
     def exact(self) -> Tensor:
         """J in float64 (m, d), of a copy of the block in float64."""
-        branch = ra.residual_branch(copy.deepcopy(self.block).double())
-        return ra.dense_jacobians(branch, self.point.double())[0]
+        alone = nn.Sequential(copy.deepcopy(self.block)).double()
+        residual = ra.trace(alone, self.point.double()).residuals[0]
+        return ra.dense_jacobians(residual.branch, residual.input)[0]
 
 
 def digits(pixels: int, device: torch.device | str = "cpu") -> ra.ImageData:
@@ -112,11 +117,11 @@ def case(size: int, *, trained: bool = False, device: torch.device | str = "cpu"
     model, data = network(size, depth, trained, device)
     residual = ra.trace(model, data.test_x[:1]).residuals[-1]
     label = f"N = {size:,}, {'trained' if trained else 'untrained'}"
-    return Case(label, model.blocks[-1], residual.input, ra.JacobianOperator(residual.branch, residual.input))
+    return Case(label, model.blocks[-1], residual.branch, residual.input)
 
 
 def warm_up(device: torch.device | str = "cpu") -> None:
     """Let torch load its differentiation rules and its linear algebra, on a tiny operator."""
-    tiny = case(64, device=device, depth=1).operator
+    tiny = case(64, device=device, depth=1)
     for method in ("krylov", "dense"):
-        ra.truncated_svd(tiny, 2, method=method)
+        ra.truncated_svd(tiny.open(), 2, method=method)

@@ -1,7 +1,7 @@
 """The ways to get k singular triplets of a Residual Jacobian: ours, and what people use.
 
-Each way is a function ``(case, operator, k, **setting) → (U (k, m), S (k,), V (k, d))``. All but the ones that say
-so use the products of ``operator``, which are ours and fast, and counted.
+Each way sets up an operator from a case, a branch and a point, and solves, ``(operator, k, **setting) → (U (k, m),
+S (k,), V (k, d))``. Both are timed. All but the ones that say so use our products, which are fast, and counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor
 
 import resalign_utils as ra
+from resalign_utils.operators import SingleOperator
 
 from .measuring import rows
 from .operators import Case
@@ -31,9 +32,9 @@ SKETCH, POWERS = 55, 20  # of the authors' subspace iteration
 class Counted:
     """An operator that writes down its products, as pairs (name, number of vectors)."""
 
-    def __init__(self, operator: Any, calls: list[tuple[str, int]] | None = None) -> None:
+    def __init__(self, operator: Any) -> None:
         self._operator = operator
-        self.calls: list[tuple[str, int]] = [] if calls is None else calls
+        self.calls: list[tuple[str, int]] = []
         self.in_shape, self.out_shape, self.shape = operator.in_shape, operator.out_shape, operator.shape
         self.dtype, self.device = operator.dtype, operator.device
 
@@ -41,10 +42,6 @@ class Counted:
     def matvecs(self) -> int:
         """Number of single products so far; a matrix that is formed counts as its smaller side."""
         return sum(number for _, number in self.calls)
-
-    def using(self, operator: Any) -> Counted:
-        """The same book, kept for another operator."""
-        return Counted(operator, self.calls)
 
     def matmat(self, v: Tensor) -> Tensor:
         """(k, *in) → (k, *out)."""
@@ -57,8 +54,7 @@ class Counted:
         return self._operator.rmatmat(u)
 
     def dense(self) -> Tensor:
-        """(m, d)."""
-        self.calls.append(("dense", min(self.shape)))
+        """(m, d), of one that is formed."""
         return self._operator.dense()
 
 
@@ -67,9 +63,8 @@ class Textbook:
 
     def __init__(self, case: Case) -> None:
         self._branch, self._x = case.branch, case.point
-        like = case.operator
-        self.in_shape, self.out_shape, self.shape = like.in_shape, like.out_shape, like.shape
-        self.dtype, self.device = like.dtype, like.device
+        self.in_shape = self.out_shape = tuple(case.point.shape[1:])
+        self.shape, self.dtype, self.device = (case.side, case.side), case.point.dtype, case.point.device
 
     @torch.no_grad()
     def matmat(self, v: Tensor) -> Tensor:
@@ -82,54 +77,77 @@ class Textbook:
         return torch.cat([torch.func.vjp(self._branch, self._x)[1](row[None])[0] for row in u])
 
 
-def replay(operator: Any, calls: list[tuple[str, int]]) -> Callable[[], None]:
-    """A function that makes the same products with nothing between them."""
-    largest = max(number for _, number in calls)
+def replay(opened: Callable[[], Any], calls: list[tuple[str, int]]) -> Callable[[], None]:
+    """A function that opens the operator and makes the same products with nothing between them."""
+    like, largest = opened(), max(number for _, number in calls)
     vectors = {
-        "matmat": torch.randn(largest, *operator.in_shape, device=operator.device),
-        "rmatmat": torch.randn(largest, *operator.out_shape, device=operator.device),
+        "matmat": torch.randn(largest, *like.in_shape, device=like.device),
+        "rmatmat": torch.randn(largest, *like.out_shape, device=like.device),
     }
 
-    def products() -> None:
+    def bare() -> None:
+        operator = opened()
         for name, number in calls:
             getattr(operator, name)(vectors[name][:number])
 
-    return products
+    return bare
 
 
-def ours(case: Case, operator: Counted, k: int) -> Triplets:
+def products(case: Case) -> Counted:
+    """Set-up: our products, opened and proved."""
+    return Counted(case.open())
+
+
+def textbook(case: Case) -> Counted:
+    """Set-up: nothing; what each product needs is made for it."""
+    return Counted(Textbook(case))
+
+
+def formed(case: Case) -> Counted:
+    """Set-up: the matrix, by our products."""
+    return _formed(case.open().materialise())
+
+
+def formed_row_by_row(case: Case) -> Counted:
+    """Set-up: the matrix, by one backward pass a row."""
+    return _formed(SingleOperator(ra.MatrixBatch(row_by_row(case.branch, case.point)[None])))
+
+
+def _formed(operator: SingleOperator) -> Counted:
+    counted = Counted(operator)
+    counted.calls.append(("dense", min(operator.shape)))
+    return counted
+
+
+def ours(operator: Counted, k: int) -> Triplets:
     found = ra.truncated_svd(operator, k, method="krylov", tol=TOLERANCE)
     return found.U.flatten(1), found.S, found.V.flatten(1)
 
 
-def scipy_svds(case: Case, operator: Counted, k: int, **setting: Any) -> Triplets:
+def scipy_svds(operator: Counted, k: int, **setting: Any) -> Triplets:
     u, s, vh = svds(_for_scipy(operator), k, rng=np.random.default_rng(0), **setting)
     return _sorted(u.T, s, vh, operator)
 
 
-def arpack_textbook(case: Case, operator: Counted, k: int, **setting: Any) -> Triplets:
-    return scipy_svds(case, operator.using(Textbook(case)), k, **setting)
-
-
-def primme_svds(case: Case, operator: Counted, k: int, **setting: Any) -> Triplets:
+def primme_svds(operator: Counted, k: int, **setting: Any) -> Triplets:
     import primme
 
     u, s, vh = primme.svds(_for_scipy(operator), k, **setting)[:3]
     return _sorted(u.T, s, vh, operator)
 
 
-def dense_svd(case: Case, operator: Counted, k: int) -> Triplets:
+def dense_svd(operator: Counted, k: int) -> Triplets:
     u, s, vh = torch.linalg.svd(operator.dense(), full_matrices=False)
     return u[:, :k].T, s[:k], vh[:k]
 
 
-def svd_lowrank(case: Case, operator: Counted, k: int, q: int, niter: int) -> Triplets:
+def svd_lowrank(operator: Counted, k: int, q: int, niter: int) -> Triplets:
     with _seeded():
         u, s, v = torch.svd_lowrank(operator.dense(), q=min(q, *operator.shape), niter=niter)
     return u[:, :k].T, s[:k], v[:, :k].T
 
 
-def torch_lobpcg(case: Case, operator: Counted, k: int, niter: int) -> Triplets:
+def torch_lobpcg(operator: Counted, k: int, niter: int) -> Triplets:
     matrix = operator.dense()
     with _seeded():
         squares, v = torch.lobpcg(matrix.T @ matrix, k, niter=niter, tol=1e-6, largest=True)
@@ -137,11 +155,9 @@ def torch_lobpcg(case: Case, operator: Counted, k: int, niter: int) -> Triplets:
     return (matrix @ v / s).T, s, v.T
 
 
-def authors(case: Case, operator: Counted, k: int) -> Triplets:
-    """One backward pass a row, then randomised subspace iteration on the matrix."""
-    jacobian = row_by_row(case.branch, case.point)
-    operator.calls.append(("dense", len(jacobian)))
-    return subspace_iteration(jacobian, k)
+def authors(operator: Counted, k: int) -> Triplets:
+    """Randomised subspace iteration on the matrix."""
+    return subspace_iteration(operator.dense(), k)
 
 
 def row_by_row(branch: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -160,7 +176,7 @@ def subspace_iteration(matrix: Tensor, k: int) -> Triplets:
     return (q @ u[:, :k]).T, s[:k], vh[:k]
 
 
-def skerch_ssvd(case: Case, operator: Counted, k: int, outer_dims: int) -> Triplets:
+def skerch_ssvd(operator: Counted, k: int, outer_dims: int) -> Triplets:
     from skerch.algorithms import ssvd
 
     width = min(outer_dims, *operator.shape)
@@ -168,7 +184,7 @@ def skerch_ssvd(case: Case, operator: Counted, k: int, outer_dims: int) -> Tripl
     return u[:, :k].T, s[:k], vh[:k]
 
 
-def xitorch_svd(case: Case, operator: Counted, k: int, min_eps: float) -> Triplets:
+def xitorch_svd(operator: Counted, k: int, min_eps: float) -> Triplets:
     import xitorch.linalg
 
     with _seeded():
@@ -186,14 +202,14 @@ class Way:
         solve: the function.
         settings: its keyword arguments to try.
         package: what must be installed, beyond what this package needs.
-        whole: whether the work does not depend on k.
+        set_up: makes the operator from the case.
     """
 
     name: str
     solve: Callable[..., Triplets]
     settings: tuple[dict[str, Any], ...] = ({},)
     package: str | None = None
-    whole: bool = False
+    set_up: Callable[[Case], Counted] = products
 
     @property
     def installed(self) -> bool:
@@ -216,16 +232,16 @@ def ways(k: int, side: int) -> list[Way]:
         Way("ra.truncated_svd, Krylov", ours),
         Way("scipy svds, ARPACK, default tolerance", scipy_svds, ({"solver": "arpack"},)),
         Way("scipy svds, ARPACK, loosest tolerance", scipy_svds, arpack),
-        Way("scipy svds, ARPACK, on products by torch.func.jvp and vjp", arpack_textbook, arpack),
+        Way("scipy svds, ARPACK, on products by torch.func.jvp and vjp", scipy_svds, arpack, set_up=textbook),
         Way("scipy svds, PROPACK", scipy_svds, propack),
         Way("scipy svds, LOBPCG", scipy_svds, lobpcg),
         Way("primme svds", primme_svds, tuple({"tol": tol} for tol in tolerances[1:]), "primme"),
         Way("xitorch svd, Davidson", xitorch_svd, davidson, "xitorch"),
         Way("skerch ssvd (a sketch)", skerch_ssvd, tuple({"outer_dims": width} for width in widths), "skerch"),
-        Way("matrix formed, torch.linalg.svd", dense_svd, whole=True),
-        Way("matrix formed, torch.svd_lowrank", svd_lowrank, lowrank),
-        Way("matrix formed, torch.lobpcg of JᵀJ", torch_lobpcg, lobpcg_torch),
-        Way("the authors': row by row, subspace iteration", authors, whole=True),
+        Way("matrix formed, torch.linalg.svd", dense_svd, set_up=formed),
+        Way("matrix formed, torch.svd_lowrank", svd_lowrank, lowrank, set_up=formed),
+        Way("matrix formed, torch.lobpcg of JᵀJ", torch_lobpcg, lobpcg_torch, set_up=formed),
+        Way("the authors': row by row, subspace iteration", authors, set_up=formed_row_by_row),
     ]
 
 

@@ -8,25 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from resalign_utils.jacobians import JacobianBatch, exact_arithmetic
 from torch.utils.flop_counter import FlopCounterMode
 
 import resalign_utils as ra
+from resalign_utils.arithmetic import exact_arithmetic
 
 from .operators import case, network
+from .plan import Plan
 from .recording import Row, Table, integer, key, number
 from .timing import repeated
 
 BLOCK = 16  # vectors of a product
 
 
-def rates(device: torch.device, quick: bool) -> list[Table]:
+def rates(plan: Plan) -> list[Table]:
     """Products with one Jacobian and with those of 64 inputs, and whole decompositions, beside a large product."""
+    device, quick = plan.device, plan.quick
     cuda = device.type == "cuda"
     side = 256 if quick else 8192 if cuda else 2048
     fastest = matmul_rate(side, device)
     sizes = [256] if quick else [3136, 16384, 65536, *([262144] if cuda else [])]
-    rows = [row for size in sizes for row in _one(size, device)]
+    rows = [row for size in sizes if plan.goes_on(f"N = {size}") for row in _one(size, device)]
     rows.append(_many(64 if quick else 4096, 4 if quick else 64, device))
     for row in rows:
         row["share"] = row["rate"] / fastest
@@ -42,7 +44,7 @@ def rates(device: torch.device, quick: bool) -> list[Table]:
     note = (
         f"The matrix rate, {fastest / 1e9:,.0f} GFLOP/s, was measured with a float32 product of two {side} × {side} "
         "matrices, TF32 off. Operations are those of the products' convolutions, as torch's FlopCounterMode counts "
-        "them; a decomposition's other operations count as none."
+        "them; a decomposition's other operations count as none; its opening is part of it."
     )
     return [Table("Share of the matrix rate", columns, rows, note)]
 
@@ -56,13 +58,14 @@ def matmul_rate(side: int, device: torch.device) -> float:
 
 
 def _one(size: int, device: torch.device) -> list[Row]:
-    operator = case(size, device=device).operator
+    one = case(size, device=device)
+    operator = one.open()
     v = torch.randn(BLOCK, *operator.in_shape, device=device)
     u = torch.randn(BLOCK, *operator.out_shape, device=device)
     works: dict[str, Callable[[], Any]] = {
         f"J v, {BLOCK} vectors": lambda: operator.matmat(v),
         f"Jᵀ u, {BLOCK} vectors": lambda: operator.rmatmat(u),
-        "truncated SVD, k = 10": lambda: ra.truncated_svd(operator, 10, method="krylov"),
+        "truncated SVD, k = 10": lambda: ra.truncated_svd(one.open(), 10, method="krylov"),
     }
     return [{"work": name, "N": size, "n": 1} | _rate(work, device) for name, work in works.items()]
 
@@ -70,7 +73,7 @@ def _one(size: int, device: torch.device) -> list[Row]:
 def _many(size: int, n: int, device: torch.device) -> Row:
     model, data = network(size, 4, device=device)
     residual = ra.trace(model, data.test_x[:n]).residuals[-1]
-    batch = JacobianBatch(residual.branch, residual.input)
+    batch = ra.JacobianBatch(residual.branch, residual.input)
     v = torch.randn(n, BLOCK, *batch.in_shape, device=device)
     return {"work": f"J v, {BLOCK} vectors each", "N": math.prod(batch.in_shape), "n": n} | _rate(
         lambda: batch.matmat(v), device

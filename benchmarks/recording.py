@@ -76,6 +76,11 @@ def median_of(name: str = "seconds") -> Show:
     return lambda row: _digits(statistics.median(row[name])) if row.get(name) else ""
 
 
+def seconds(name: str) -> Show:
+    """A number of seconds; nothing where there is none."""
+    return lambda row: "" if row.get(name) is None else _digits(row[name])
+
+
 def spread_of(name: str = "seconds") -> Show:
     """The least and the most of the seconds."""
 
@@ -142,7 +147,7 @@ def record(tables: dict[str, list[Table]], about: dict[str, object], stem: str, 
         name: [{"title": table.title, "note": table.note, "rows": table.rows} for table in group]
         for name, group in tables.items()
     }
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"environment": about, "groups": groups}, indent=1, ensure_ascii=False)
     (folder / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
     pages = [table.markdown() for group in tables.values() for table in group]

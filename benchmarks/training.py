@@ -14,13 +14,13 @@ import resalign_utils as ra
 def training() -> dict[str, dict[str, Callable[[], object]]]:
     """Tasks and ways; all ways make the same number of steps on the same batches sizes."""
     data = ra.load_data("digits")
-    recipe = ra.TrainConfig(epochs=200, lr=0.5)
+    recipe = ra.TrainConfig(epochs=50, lr=0.5)
 
     def build() -> ra.ResNet:
         return ra.build_model(ra.ResNetConfig(16, 64), data, seed=0)
 
     return {
-        "train 16 blocks of width 64 on digits, 200 epochs": {
+        "train 16 blocks of width 64 on digits, 50 epochs": {
             "ra.train (data in memory, fused SGD, accuracies every epoch)": lambda: ra.train(build(), data, recipe),
             "DataLoader loop (workers=0, torch.optim.SGD, OneCycleLR)": lambda: dataloader_loop(build(), data, recipe),
         }
