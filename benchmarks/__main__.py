@@ -103,19 +103,20 @@ def main() -> None:
     plan = Plan(torch.device(asked.device), asked.threads, asked.quick, time.monotonic() + asked.budget)
     about = environment(plan.device, asked.threads)
     tables: dict[str, list[Table]] = {}
-    for name, work in groups(asked.against).items():
+    for name in groups(asked.against):
         if asked.only not in (None, name) or time.monotonic() > plan.until:
             continue
         print(f"{name}:", flush=True)
-        tables[name] = _measured(name, work, plan)
+        tables[name] = measured(name, plan, asked.against)
         print("\n\n".join(["", *(table.markdown() for table in tables[name]), ""]), flush=True)
         if not asked.quick and not asked.only:  # after every group, so that nothing measured is lost
             record(tables, about, file_stem(plan.device), asked.folder)
     print(note_of(about))
 
 
-def _measured(name: str, work: Callable[[Plan], list[Table]], plan: Plan) -> list[Table]:
+def measured(name: str, plan: Plan, revision: str | None = None) -> list[Table]:
     """A group's tables that have rows; all but the training use the threads of the decompositions."""
+    work = groups(revision)[name]
     if name == "training":
         found = work(plan)
     else:

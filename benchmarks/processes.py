@@ -145,9 +145,8 @@ def against(plan: Plan, revision: str) -> list[Table]:
         "alignment now": number("alignment_now", ".4f"),
     }
     note = (
-        f"Then: commit {revision}. Each in processes of its own, in turn; medians over processes of the best call "
-        "of each. Networks as above. An untrained network of torchvision has units at exact kinks and an outer ReLU "
-        "whose units were counted elsewhere by the earlier package where the two alignments differ."
+        f"Then: commit {revision}. Each in processes of its own, in turn, as many for either; seconds are the medians "
+        "over processes of the best call of each, and of resnet50 those of a first and only call. Networks as above."
     )
     return [Table("Against an earlier commit", columns, rows, note)]
 

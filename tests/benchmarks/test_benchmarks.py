@@ -1,13 +1,19 @@
 """The benchmark's own arithmetic: its peers are right, its fits and its peaks of memory mean what they say."""
 
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 
+from benchmarks import __main__ as command
 from benchmarks import comparison, recording
+from benchmarks.door import door
 from benchmarks.fits import exponent
 from benchmarks.memory import in_child, measured
 from benchmarks.operators import STATES, case, network
-from benchmarks.peers import Counted, Textbook, replay, ways
+from benchmarks.peers import Counted, Textbook, products, replay, ways
+from benchmarks.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +36,36 @@ def test_peers_agree_with_float64(judge, way):
         pytest.skip(f"{way.package} is optional")
     found, problem = comparison.search(judge, way, 3)
     assert found is not None, problem
-    u, s, v = found.triplets
+    u, s, v = found.run.triplets
     assert u.shape == v.shape == (3, 64)
     assert s.shape == (3,)
     assert found.error <= 1e-5
     assert found.residual <= 1e-4
-    assert sum(number for _, number in found.calls) > 0
+    least = 64 if "matrix" in way.name or "row by row" in way.name else 6
+    assert sum(number for _, number in found.run.calls) >= least
+    assert 0 < found.run.set_up < found.run.seconds
+
+
+def test_set_up_is_counted(judge):
+    ours = ways(3, 64)[0]
+
+    def slow(case):
+        time.sleep(0.2)
+        return products(case)
+
+    run = comparison.run_once(judge.case, replace(ours, set_up=slow), 3, {})
+    assert 0.2 <= run.set_up < run.seconds
+
+
+def test_a_case_is_opened_anew_each_time(judge):
+    first, second = judge.case.open(), judge.case.open()
+    assert first.batch is not second.batch
+    assert first.matvecs == second.matvecs == 0
+    assert judge.case.side == 64
 
 
 def test_textbook_products_are_the_operators(judge):
-    textbook, operator = Textbook(judge.case), judge.case.operator
+    textbook, operator = Textbook(judge.case), judge.case.open()
     v = torch.randn(2, *operator.in_shape, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(textbook.matmat(v), operator.matmat(v))
     torch.testing.assert_close(textbook.rmatmat(v), operator.rmatmat(v))
@@ -47,10 +73,18 @@ def test_textbook_products_are_the_operators(judge):
 
 def test_replay_makes_the_same_products(judge):
     calls = [("matmat", 3), ("rmatmat", 2), ("matmat", 1)]
-    operator = Counted(judge.case.operator)
-    replay(operator, calls)()
-    assert operator.calls == calls
-    assert operator.matvecs == 6
+    opened = []
+
+    def opening():
+        opened.append(Counted(judge.case.open()))
+        return opened[-1]
+
+    bare = replay(opening, calls)
+    for _ in range(2):
+        bare()
+        assert opened[-1].calls == calls
+        assert opened[-1].matvecs == 6
+    assert len(opened) == 3  # once for the shapes, once for each replay
 
 
 def test_evidence_finds_a_wrong_vector(judge):
@@ -105,3 +139,26 @@ def test_tables_and_files(tmp_path):
     recording.record({"group": [table]}, {"torch": "2"}, "stem", tmp_path)
     assert (tmp_path / "stem.md").read_text(encoding="utf-8").endswith("Measured with torch 2.\n")
     assert recording.file_stem(torch.device("cpu")) == "benchmarks"
+
+
+def test_price_of_the_proof():
+    (table,) = door(Plan(torch.device("cpu"), quick=True))
+    assert [row["n"] for row in table.rows] == [1, 10]
+    for row in table.rows:
+        assert 0 < row["product"] < row["opening"] < row["whole"]
+
+
+def test_no_row_is_begun_when_time_is_up(capsys):
+    late = Plan(torch.device("cpu"), quick=True, until=time.monotonic() - 1)
+    assert [table for name in ("peers", "first", "door") for table in command.measured(name, late)] == []
+    assert "left out, the time is up" in capsys.readouterr().out
+    assert Plan(torch.device("cpu")).goes_on("a row")
+
+
+def test_groups_and_options(capsys):
+    assert list(command.groups("HEAD"))[:4] == ["peers", "first", "against", "networks"]
+    assert set(command.groups("HEAD")) - {"against"} == set(command.groups(None))
+    assert command.options(["--device=cpu", "--against=HEAD", "--only=against"]).against == "HEAD"
+    with pytest.raises(SystemExit):
+        command.options(["--only=against"])
+    assert "--only against needs --against REV" in capsys.readouterr().err
