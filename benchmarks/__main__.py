@@ -102,6 +102,8 @@ def main() -> None:
     asked = options()
     plan = Plan(torch.device(asked.device), asked.threads, asked.quick, time.monotonic() + asked.budget)
     about = environment(plan.device, asked.threads)
+    if asked.budget < math.inf:
+        about["seconds after which no row was begun"] = asked.budget
     tables: dict[str, list[Table]] = {}
     for name in groups(asked.against):
         if asked.only not in (None, name) or time.monotonic() > plan.until:
