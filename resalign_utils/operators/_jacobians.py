@@ -12,7 +12,7 @@ from ._door import Way, proved_way, repeated
 from ._matrices import MatrixBatch
 from ._values import check_branch
 
-MEMORY_BUDGET = 2**28  # bytes of intermediate results at a time
+MEMORY_BUDGET = 2**27  # bytes of intermediate results at a time
 
 
 class JacobianBatch(OperatorBatch):
