@@ -30,7 +30,8 @@ def small(device: str, quick: bool) -> tuple[Any, Any]:
     import resalign_utils as ra
 
     x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
-    data = ra.ImageData.from_tensors(x, torch.arange(64) % 10, x, torch.arange(64) % 10, name="noise", num_classes=10)
+    labels = torch.arange(64, device=device) % 10
+    data = ra.ImageData.from_tensors(x, labels, x, labels, name="noise", num_classes=10)
     width, depth = (4, 3) if quick else (16, 8)
     model = ra.build_model(ra.ResNetConfig(kind="conv", depth=depth, width=width), data, seed=0).to(device)
     with torch.no_grad():

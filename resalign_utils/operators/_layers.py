@@ -2,7 +2,8 @@
 
 torch's second derivative of a convolution computes one for the weights as well, wanted or not, which makes ``J v`` cost
 three times ``Jᵀ u``; batch norm's is nearly as wasteful. Here the weights are constants, so a convolution's ``J v`` is
-the convolution of v, and batch norm in eval mode is a factor and a shift. Nothing of their inputs is kept.
+the convolution of v, and batch norm in eval mode is a factor and a shift. Nothing of their inputs is kept. Recurrent
+layers are kept from cuDNN, whose kernels cannot be differentiated in eval mode.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 _CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+_RECURRENT = ("gru", "lstm", "rnn_relu", "rnn_tanh")
 
 
 class ConstantLayers(TorchFunctionMode):
@@ -32,6 +34,8 @@ class ConstantLayers(TorchFunctionMode):
             return _batch_norm(*args, **kwargs)
         if func is functional.linear:
             return _linear(*args, **kwargs)
+        if getattr(func, "__name__", "") in _RECURRENT:
+            return _without_cudnn(func, *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -117,6 +121,15 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if not _constant(weight, bias):
         return functional.linear(input, weight, bias)
     return functional.linear(input, weight.detach(), None if bias is None else bias.detach())
+
+
+def _without_cudnn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    enabled = torch.backends.cudnn.enabled
+    try:
+        torch.backends.cudnn.enabled = False
+        return function(*args, **kwargs)
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 def _constant(*weights: Tensor | None) -> bool:

@@ -115,7 +115,7 @@ def block_krylov(
             basis.restart(u, s, v)
             watch.restarted(basis.size)
     u, s, v = (part[:, :k] for part in (u, s, v))
-    u, v = u @ basis.U[:, : basis.size], v @ basis.V[:, : basis.size]
+    u, v = _polished(u @ basis.U[:, : basis.size]), _polished(v @ basis.V[:, : basis.size])
     residuals = residual_norms(basis.image(v), basis.preimage(u), u, s, v)
     u, v = fix_signs(u, v)
     return KrylovRun(u, s, v, residuals, basis.matvecs, basis.complete)
@@ -288,6 +288,11 @@ class _Watch:
     def restarted(self, size: int) -> None:
         """The basis is smaller now; look again when it is full, or has grown by half."""
         self._last, self._next = (size, math.inf), size + max(size // 2, self._block)
+
+
+def _polished(rows: Tensor) -> Tensor:
+    """Rows (n, k, N) that are orthonormal up to the rounding of many steps, up to that of one (Newton–Schulz)."""
+    return 1.5 * rows - 0.5 * (rows @ rows.mT) @ rows
 
 
 def _lq(rows: Tensor) -> tuple[Tensor, Tensor]:
