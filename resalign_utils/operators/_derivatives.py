@@ -1,4 +1,4 @@
-"""The derivative of a branch at some rows, three ways; none traces the branch.
+"""The derivative of a branch at some rows, in several ways; none traces the branch.
 
 ``Jᵀ u`` is a backward pass of a graph that is kept. ``J v`` is the transpose of that pass, which is linear in u:
 differentiating backward twice (Christianson 1992). Where an operation has no second derivative it is done by forward
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +38,14 @@ class DoubleBackward:
         rows: where to differentiate, (r, *in).
     """
 
+    layers: type[AbstractContextManager[object]] = ConstantLayers
+
     def __init__(self, branch: Branch, rows: Tensor) -> None:
         self._branch = branch
         with torch.inference_mode(False), torch.enable_grad():
             self._rows = rows.detach().clone().requires_grad_()
             buffers = [b for b in branch.buffers() if not b.requires_grad] if isinstance(branch, nn.Module) else []
-            with ConstantLayers():
+            with self.layers():
                 self._value = branch(self._rows.clone())
         for buffer in buffers:
             if buffer.requires_grad:
@@ -70,6 +73,12 @@ class DoubleBackward:
                 self._backward = u, _grad(self._value, self._rows, u, create_graph=True)
         u, pulled = self._backward
         return _grad(pulled, u, v) if pulled.requires_grad else torch.zeros_like(self._value, requires_grad=False)
+
+
+class AsItIs(DoubleBackward):
+    """The same with every layer left to torch: what is checkpointed is computed again later, as it was before."""
+
+    layers = nullcontext
 
 
 class ForwardMode(DoubleBackward):

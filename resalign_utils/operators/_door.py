@@ -15,24 +15,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ..precision import in_double
 from ._compare import differ, dot, flat, norms, random_like, same_bits
-from ._derivatives import BackwardOnce, Branch, DoubleBackward, ForwardMode, branch_rows
+from ._derivatives import AsItIs, BackwardOnce, Branch, DoubleBackward, ForwardMode, branch_rows
 from ._values import told
 
 ATTEMPTS = 4  # points at which a row may agree with a difference quotient
 PROBES = 8  # random projections on which Jᵀ alone is compared
 VECTORS = 2  # a row, in the test of adjoint products
 JITTER = 1e-2  # distance of the point next to the given one, relative to the length of the input
-# By dtype: steps of the difference quotients relative to the length of the input, the likeliest first, and the relative
-# agreement that they reach. A kink that lies within a step spoils some entries: many small steps, and `LOOSE` where
-# even the quotients differ among themselves by more.
+# By the dtype in which the quotients are computed: their steps, relative to the length of the input, the likeliest
+# first. A kink that lies within a step spoils some entries: so there are several, and `LOOSE` where even the quotients
+# differ among themselves by more than what is asked.
 STEPS = {torch.float64: (1e-6, 1e-5, 1e-4, 1e-3), torch.float32: (1e-3, 1e-4, 1e-2)}
-AGREEMENT = {torch.float64: 1e-5, torch.float32: 1e-2}
+# By the dtypes of the products and of the quotients: relative agreement that is asked.
+AGREEMENT = {
+    (torch.float64, torch.float64): 1e-5,
+    (torch.float32, torch.float64): 1e-3,
+    (torch.float32, torch.float32): 1e-2,
+}
 LOOSE = 10.0  # times the agreement in length; along J v itself, where such errors cancel, the agreement must hold
 ROUNDING = 200.0  # times the machine's epsilon: relative error of a product
 
@@ -41,7 +48,16 @@ _HIDDEN = (
     "rounding, or a backward pass of its own. Compute that without, or make it a constant that does not depend on the "
     "input."
 )
-_NAMES = {DoubleBackward: "backward twice", ForwardMode: "forward mode", BackwardOnce: "backward once"}
+_CANCELS = (
+    " Or it is the small difference of large numbers, which single precision does not resolve: try float64, "
+    "model.double() and x.double()."
+)
+_NAMES = {
+    DoubleBackward: "backward twice",
+    AsItIs: "backward twice, layers as they are",
+    ForwardMode: "forward mode",
+    BackwardOnce: "backward once",
+}
 
 
 @dataclass(frozen=True)
@@ -65,9 +81,10 @@ def proved_way(branch: Branch, x: Tensor, value: Tensor, name: str = "the branch
         ValueError: none does; the text says what became of each.
     """
     problems = {}
+    sharp = _sharpest(branch, x, value)
     for derivative in _NAMES:
         try:
-            _compare_with_differences(branch, x, derivative)
+            _compare_with_differences(branch, sharp, x, derivative)
             for repeats in (True, False):
                 if _stands(branch, x, value, Way(derivative, repeats)):
                     return Way(derivative, repeats)
@@ -78,35 +95,51 @@ def proved_way(branch: Branch, x: Tensor, value: Tensor, name: str = "the branch
         else:
             problems[derivative] = "⟨u, J v⟩ and ⟨Jᵀ u, v⟩ differ, or the same product twice does"
     said = "; ".join(f"{_NAMES[way]}: {problem}" for way, problem in problems.items())
-    raise ValueError(f"The Jacobian of {name} cannot be trusted ({said}). {_HIDDEN}")
+    advice = _HIDDEN + (_CANCELS if x.dtype == torch.float32 else "") if "quotient" in said else "Look at the point."
+    raise ValueError(f"The Jacobian of {name} cannot be trusted ({said}). {advice}")
 
 
 class _Disagreement(Exception):
     """J v is not what the difference quotients say."""
 
 
-def _compare_with_differences(branch: Branch, x: Tensor, derivative: type[DoubleBackward]) -> None:
+def _sharpest(branch: Branch, x: Tensor, value: Tensor) -> Branch:
+    """The branch evaluated in float64, which tells a difference from rounding; as it is where that cannot be done."""
+    if x.dtype == torch.float64:
+        return branch
+    try:
+        wide = in_double(branch, x)
+    except Exception:  # what asks for a dtype by name, or writes on a tensor that it holds: float32 has to do
+        return branch
+    same = wide.dtype == torch.float64 and wide.shape == value.shape and not differ(wide.to(value.dtype), value)
+    return partial(in_double, branch) if same else branch
+
+
+def _compare_with_differences(branch: Branch, sharp: Branch, x: Tensor, derivative: type[DoubleBackward]) -> None:
     """Every row must agree at one of a few points: at another one a kink may lie within all steps, by chance."""
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     error = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     for attempt in range(ATTEMPTS):
         near, direction = _beside(branch, x, attempt)
-        agrees, apart = _differences(branch, near, direction, derivative(branch, near))
-        proved, error = proved | agrees, torch.minimum(error, apart)
+        agrees, apart = _differences(sharp, near, direction, derivative(branch, near))
+        proved, error = proved | agrees, torch.fmin(error, apart)
         if proved.all():
             return
     raise _Disagreement(f"J v is {float(error[~proved].max()):.1%} off the difference quotient")
 
 
-def _differences(branch: Branch, x: Tensor, v: Tensor, derivative: DoubleBackward) -> tuple[Tensor, Tensor]:
+def _differences(sharp: Branch, x: Tensor, v: Tensor, derivative: DoubleBackward) -> tuple[Tensor, Tensor]:
     """Whether J v agrees with a difference quotient (n,), and how far it is from the nearest, relative (n,)."""
-    agreement, eps = AGREEMENT[x.dtype], torch.finfo(x.dtype).eps
     product, project = _seen(derivative, v)  # (n, r)
-    length = product.norm(dim=1)
+    if not torch.isfinite(product).all():
+        raise _Disagreement("J v is NaN or infinite")
+    length, quotients = product.norm(dim=1), list[Tensor]()
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    quotients: list[Tensor] = []
-    for step in STEPS[x.dtype]:
-        after, before = (flat(branch(x + sign * step * v)).double() for sign in (1, -1))
+    dtype = sharp(x.clone()).dtype  # in which the quotients are computed
+    agreement, eps = AGREEMENT[x.dtype, dtype], torch.finfo(dtype).eps
+    x, v = x.to(dtype), v.to(dtype)
+    for step in STEPS[dtype]:
+        after, before = (flat(sharp(x + sign * step * v)).double() for sign in (1, -1))
         quotients.append(quotient := project((after - before) / (2 * step)))
         rounding = 4 * eps * (after.norm(dim=1) + before.norm(dim=1)) / (2 * step)
         proved |= (quotient - product).norm(dim=1) <= agreement * torch.maximum(quotient.norm(dim=1), length) + rounding
@@ -146,6 +179,8 @@ def _stands(branch: Branch, x: Tensor, value: Tensor, way: Way) -> bool:
         raise _Disagreement("the branch gives another result while gradients are recorded")
     u = random_like(derivative.value, seed=2)
     preimage = derivative.adjoint(u)
+    if not torch.isfinite(preimage).all():
+        raise _Disagreement("Jᵀ u is NaN or infinite")
     if not same_bits(derivative.adjoint(u), preimage):
         return False
     if way.derivative is BackwardOnce:
@@ -179,11 +214,14 @@ def _adjoint(u: Tensor, image: Tensor, preimage: Tensor, v: Tensor) -> bool:
 
 def _beside(branch: Branch, x: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
     """A point next to x and a direction of the inputs' length, both (n, *in), others at each attempt."""
-    size = flat(x).square().mean(1).sqrt()
+    size = flat(x).double().square().mean(1).sqrt().to(x.dtype)
     size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (x.dim() - 1))
     generator = torch.Generator().manual_seed(100 + attempt)
     noise = 0.5 + torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x)
     near = x + JITTER * size * noise * torch.where(x < 0, -1.0, 1.0)  # away from zero: no sign changes
     if not torch.isfinite(branch(near.clone())).all():
         near = x
-    return near, random_like(x, seed=200 + attempt) * size
+    # one part the same for all of a channel, since what depends on means hardly feels independent entries
+    constant = x.flatten(2).amax(2) if x.dim() > 2 else x[:, :1]
+    smooth = random_like(constant, seed=300 + attempt).reshape(*constant.shape, *[1] * (x.dim() - 2))
+    return near, (random_like(x, seed=200 + attempt) + smooth) * size * 0.5**0.5

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from resalign_utils import JacobianBatch, dense_jacobians
-from resalign_utils.operators._derivatives import BackwardOnce, DoubleBackward, ForwardMode
+from resalign_utils.operators._derivatives import AsItIs, BackwardOnce, DoubleBackward, ForwardMode
 from resalign_utils.operators._door import Way
 
 F64 = torch.float64
@@ -302,3 +302,99 @@ def test_attention_of_a_whole_encoder_layer():
     assert_close(batch.dense(), flat)
     v = normal(2, 4, 3, 8, seed=1)
     assert_close(batch.matmat(v).flatten(2), v.flatten(2) @ flat.mT)
+
+
+# Small parts, large numbers
+
+
+class Squeeze(nn.Module):
+    """A convolution scaled by a gate over channel means, which may be hidden."""
+
+    def __init__(self, hidden, channels=16):
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(channels, channels, 3, padding=1), nn.Linear(channels, channels)
+        self.hidden = hidden
+
+    def forward(self, h):
+        f = self.conv(torch.relu(h))
+        means = f.mean((2, 3))
+        return f * torch.sigmoid(self.gate(means.detach() if self.hidden else means))[:, :, None, None]
+
+
+def test_hidden_gate_over_means_is_seen_in_single_precision():
+    x = 0.5 + normal(1, 16, 32, 32, dtype=torch.float32)
+    for hidden in (False, True):
+        torch.manual_seed(0)
+        branch = Squeeze(hidden).requires_grad_(False)
+        if hidden:
+            with pytest.raises(ValueError, match="off the difference quotient"):
+                JacobianBatch(branch, x)
+        else:
+            JacobianBatch(branch, x)
+
+
+def test_one_hidden_direction_of_many_is_seen_in_single_precision():
+    u, w = (nn.functional.normalize(normal(65536, seed=seed, dtype=torch.float32), dim=0) for seed in (1, 2))
+    x = normal(1, 65536, dtype=torch.float32)
+    JacobianBatch(lambda h: h + 2 * u * (h @ w)[:, None], x)
+    with pytest.raises(ValueError, match="off the difference quotient"):
+        JacobianBatch(lambda h: h + 2 * u * (h.detach() @ w)[:, None], x)
+
+
+def test_hidden_part_beside_a_large_constant_is_seen_in_single_precision():
+    layer = nn.Linear(32, 32).requires_grad_(False)
+    with pytest.raises(ValueError, match=r"100.0% off the difference quotient.*try float64"):
+        JacobianBatch(lambda h: 1 + 3e-3 * layer(h).detach(), normal(8, 32, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_checkpointed_layers_are_left_to_torch(dtype):
+    from torch.utils.checkpoint import checkpoint
+
+    layers = nn.Sequential(nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6)).to(dtype)
+    x = normal(3, 6, dtype=dtype)
+    batch = JacobianBatch(lambda h: checkpoint(layers, h, use_reentrant=False), x)
+    assert batch._way == Way(AsItIs, True)
+    assert_close(batch.dense(), dense_jacobians(layers, x))
+
+
+def test_batch_norm_far_from_its_mean_is_left_to_torch():
+    norm = nn.BatchNorm1d(8).eval()
+    norm.running_mean.fill_(20.0)
+    norm.running_var.fill_(1e-5)
+    x = 20 + 1e-3 * normal(4, 8, dtype=torch.float32)
+    jacobians = dense_jacobians(norm, x)
+    assert_close(jacobians, torch.eye(8).expand(4, 8, 8) * (1e-5 + norm.eps) ** -0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("states", [torch.zeros, torch.ones])
+def test_ties_of_a_pooling_layer_are_no_fault(states, dtype):
+    JacobianBatch(nn.MaxPool2d(3, 1, 1), states(2, 4, 8, 8, dtype=dtype))
+    sparse = (normal(3, 1, 14, 14, dtype=dtype) - 1.5).relu()
+    JacobianBatch(nn.MaxPool2d(3, 1, 1), sparse)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20])
+def test_very_small_and_very_large_states_pass(scale):
+    x = scale * normal(2, 3, dtype=torch.float32)
+    assert_close(dense_jacobians(lambda h: 2 * h, x), 2 * torch.eye(3).expand(2, 3, 3))
+
+
+def test_derivative_that_is_not_finite_is_said_to_be_so():
+    with pytest.raises(ValueError, match=r"NaN or infinite.*Look at the point"):
+        JacobianBatch(lambda h: h * h.square().sum(1, keepdim=True).sqrt(), torch.zeros(2, 4, dtype=F64))
+
+
+def test_noise_that_does_nothing_is_called_noise():
+    with pytest.raises(ValueError, match="The branch draws random numbers, which another time may change its result"):
+        JacobianBatch(lambda h: h + 0.0 * torch.randn_like(h), normal(2, 4))
+
+
+def test_cancellation_in_single_precision_is_told_with_its_remedy():
+    def branch(h):
+        return (h + 1e-6 * torch.tanh(h)) - h
+
+    with pytest.raises(ValueError, match=r"small difference of large numbers.*try float64"):
+        JacobianBatch(branch, normal(2, 40, dtype=torch.float32))
+    JacobianBatch(branch, normal(2, 40))
