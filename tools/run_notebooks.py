@@ -41,7 +41,9 @@ def set_environment() -> None:
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # A reader's own start-up files for IPython must not change the book.
-    os.environ["IPYTHONDIR"] = str(ROOT / "_build" / "ipython")
+    folder = ROOT / "_build" / "ipython"
+    folder.mkdir(parents=True, exist_ok=True)  # IPython warns where it is not there
+    os.environ["IPYTHONDIR"] = str(folder)
 
 
 def _kernel_manager_class() -> type:
