@@ -83,7 +83,7 @@ def test_residuals_are_measured_on_the_operator_itself(product):
         def rmatmat(self, u):
             return super().rmatmat(u) + 0.4 * (product == "rmatmat") * u
 
-    with pytest.warns(RuntimeWarning, match=r"products disagree with the matrix that it forms, by 1.0e-01 σ_1"):
+    with pytest.warns(RuntimeWarning, match=r"disagree with the triplets of the matrix that it forms, by 1.0e-01 σ_1"):
         svd = truncated_svd(Lying(matrix), 3)
     assert_close(svd.residuals, torch.full((3,), 0.1, dtype=torch.float64))
     assert not svd.converged.any()

@@ -121,8 +121,9 @@ def _dense(operators: OperatorBatch, k: int, tol: float) -> KrylovRun:
     residuals = residual_norms(image(v), preimage(u), u, s, v)
     if (residuals > max(tol, 1e3 * torch.finfo(s.dtype).eps)).any():
         warnings.warn(
-            f"The operator's products disagree with the matrix that it forms, by {float(residuals.max()):.1e} σ_1. "
-            "They may be computed in lower precision, or not be linear.",
+            f"The products with the operator disagree with the triplets of the matrix that it forms, by "
+            f"{float(residuals.max()):.1e} σ_1. They may be computed in lower precision, or not be linear, or the device's "
+            "SVD of a matrix is coarse in float32 (cuSOLVER's is): take method='krylov', or float64.",
             RuntimeWarning,
             stacklevel=4,
         )
