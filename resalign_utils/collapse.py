@@ -8,22 +8,31 @@ decides for the nearest class mean (NC4). Each number here is 0 iff its property
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from .residuals import trace, trace_states
+from .residuals import Trace, trace, trace_states
 
 Maps = Literal["pool", "channels_first", "channels_last", "flatten"]
+Layout = Literal["channels_first", "channels_last"]
+Call = tuple[nn.Module, list[Tensor]]  # a layer, and the tensors that it read and wrote
 Vectors = Tensor | np.ndarray | Sequence[Any]
 
 ROWS = 4096  # features that are held in float64 at a time
 NOISE = 1e-12  # what is smaller than this share of the largest feature is rounding of a float64 sum
+EXPONENT = 1000  # of two, up to which features are scaled: 2^±1000 is a float64
+# Layers that have their channels in dimension 1, and in the last one.
+FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.RNNBase, nn.Embedding)
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class NeuralCollapse:
         nc4: share of the n samples for which the network does not decide for the nearest class mean, in [0, 1]; None
             where the decisions are not known.
 
-    Where all class means coincide there is no geometry: nc2_norm, nc2_angle and nc3 are NaN.
+    Where all class means coincide there is no geometry: nc2_norm, nc2_angle and nc3 are NaN. So is nc3 of a head whose
+    weight is all zero: it has no direction. No number depends on the unit in which features or weights are measured.
     """
 
     nc1: float
@@ -128,8 +138,10 @@ def collapse_by_layer(
         maps: what becomes of states of three dimensions or more. ``"channels_first"``: (n, c, *space), as of
             convolutions, become their mean over space (n, c); ``"channels_last"``: (n, T, D) of tokens and
             (n, *space, c) become their mean over tokens or space (n, D); ``"flatten"``: all entries, (n, -1).
-            ``"pool"`` chooses between the first two by where the model's layers find their numbers of channels;
-            where they do not tell, (n, T, D) are tokens, and states of more dimensions have their channels first.
+            ``"pool"`` chooses between the first two by the layers that read or write the state itself, or another one
+            of the run of blocks of equal shape in which it stands: a convolution, a batch or a group norm has its
+            channels in dimension 1, a fully-connected layer, layer norm, attention or recurrent layer in the last one.
+            States of four dimensions or more have their channels first where no such layer tells otherwise.
         chunk: number of inputs that pass at a time; all states of a chunk are held at once.
 
     Returns:
@@ -140,24 +152,27 @@ def collapse_by_layer(
     Raises:
         ValueError: what :func:`trace` refuses, such as a model in train mode; no final ``nn.Linear``; what
             :func:`neural_collapse` refuses of labels; an unknown ``maps``; a state that ``"pool"`` could take either
-            way, or whose first dimension is not that of the inputs; a chunk below 1.
+            way, since layers of both kinds read or write it, or none does and it has three dimensions; a state whose
+            first dimension is not that of the inputs; a chunk that is no whole number of at least 1.
     """
     if maps not in get_args(Maps):
         raise ValueError(f"maps must be one of {', '.join(get_args(Maps))}; got {maps!r}.")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1; got {chunk}.")
+    if not isinstance(chunk, Integral) or chunk < 1:
+        raise ValueError(f"chunk must be a whole number of at least 1; got {chunk!r}.")
     if not isinstance(x, Tensor):
         raise ValueError(f"Expected inputs x as a torch tensor; got {type(x).__name__}. Use torch.as_tensor.")
     y = _checked_classes("labels", y, x)
-    head = _classifier(model, x[:1])
+    path, calls = _watched(model, x[:1])
+    head = _classifier(model, path, calls)
+    layouts = _layouts(path, calls) if maps == "pool" else {}
     counts = _counts(y, head.out_features)
     layers: dict[str, _Layer] = {}
-    for states, labels, _ in _features(model, head, x, y, maps, chunk):
+    for states, labels, _ in _features(model, head, x, y, maps, layouts, operator.index(chunk)):
         for name, state in states.items():
             layers.setdefault(name, _Layer(counts)).add_to_means(state, labels)
     for layer in layers.values():
         layer.fix_means()
-    for states, labels, decisions in _features(model, head, x, y, maps, chunk):
+    for states, labels, decisions in _features(model, head, x, y, maps, layouts, operator.index(chunk)):
         for name, state in states.items():
             layers[name].add_to_spread(state, labels, decisions)
     return {name: layer.result(head.weight if name == "features" else None) for name, layer in layers.items()}
@@ -169,14 +184,19 @@ class _Layer:
     def __init__(self, counts: Tensor) -> None:
         self.counts = counts[:, None]  # (C, 1)
         self.sums: Tensor | None = None
+        self.exponent = -EXPONENT  # of two, in whose unit all is held: squares neither overflow nor underflow
         self.largest = 0.0  # norm of a feature
         self.unlike = 0  # samples not decided for the nearest class mean
         self.judged = False
 
     def add_to_means(self, features: Tensor, labels: Tensor) -> None:
-        features = features.double()  # (rows, d)
         if self.sums is None:
-            self.sums = features.new_zeros(len(self.counts), features.shape[1])
+            self.sums = self.counts.new_zeros(len(self.counts), features.shape[1])
+        exponent = max(self.exponent, _exponent(features))
+        self.sums *= 2.0 ** (self.exponent - exponent)
+        self.largest *= 2.0 ** (self.exponent - exponent)
+        self.exponent = exponent
+        features = _scaled(features, exponent)  # (rows, d)
         self.sums.index_add_(0, labels, features)
         self.largest = max(self.largest, float(features.norm(dim=1).max()))
 
@@ -194,7 +214,7 @@ class _Layer:
         self.squares = torch.zeros_like(self.places)  # Σ of squared deviations from the class mean
 
     def add_to_spread(self, features: Tensor, labels: Tensor, decisions: Tensor | None) -> None:
-        places = (features.double() - self.centre) @ self.axes.T  # (rows, r)
+        places = (_scaled(features, self.exponent) - self.centre) @ self.axes.T  # (rows, r)
         self.squares.index_add_(0, labels, (places - self.places[labels]).square())
         if decisions is not None:
             # what lies outside the span is equally far from all class means
@@ -213,7 +233,7 @@ class _Layer:
         norms = self.means.norm(dim=1)
         nc3 = None
         if head_weight is not None:
-            head_weight = head_weight.double()
+            head_weight = _scaled(head_weight, _exponent(head_weight))
             nc3 = float((head_weight / head_weight.norm() - self.means / self.means.norm()).square().sum())
         return NeuralCollapse(nc1, float(norms.std(correction=0) / norms.mean()), self._angle(noise), nc3, nc4)
 
@@ -224,90 +244,131 @@ class _Layer:
 
 
 def _features(
-    model: nn.Module, head: nn.Linear, x: Tensor, y: Tensor, maps: Maps, chunk: int
+    model: nn.Module,
+    head: nn.Linear,
+    x: Tensor,
+    y: Tensor,
+    maps: Maps,
+    layouts: Mapping[str, Layout],
+    chunk: int,
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
     """For each chunk: the features (rows, d) of every layer by its name, the labels and the decisions (rows,)."""
     read: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _, args: read.append(args[0].detach()))
-    widths = _widths(model, head)
     try:
         for inputs, labels in zip(x.split(chunk), y.split(chunk), strict=True):
             states, logits = trace_states(model, inputs)
             layers = {f"h_{depth}": state for depth, state in enumerate(states)} | {"features": read[-1]}
-            vectors = {name: _vectors(name, state, len(inputs), maps, widths) for name, state in layers.items()}
+            vectors = {
+                name: _vectors(name, state, len(inputs), layouts.get(name, maps)) for name, state in layers.items()
+            }
             yield vectors, labels, logits.argmax(1)
             read.clear()
     finally:
         handle.remove()
 
 
-def _vectors(name: str, state: Tensor, n: int, maps: Maps, widths: tuple[set[int], set[int]]) -> Tensor:
+def _vectors(name: str, state: Tensor, n: int, maps: Maps) -> Tensor:
     """State (n, d) as it is; of more dimensions as ``maps`` says, (n, c) or (n, -1)."""
     if len(state) != n:
         raise ValueError(f"Expected states whose rows are the {n} inputs; {name} is {tuple(state.shape)}.")
     if maps == "flatten" or state.dim() == 2:
         return state.flatten(1)
-    if maps == "pool":
-        maps = _channels(name, state, widths)
     return state.flatten(2).mean(2) if maps == "channels_first" else state.flatten(1, -2).mean(1)
 
 
-def _channels(name: str, state: Tensor, widths: tuple[set[int], set[int]]) -> Maps:
-    """Where a state's channels are, judged by the widths of the layers."""
-    first, last = state.shape[1] in widths[0], state.shape[-1] in widths[1]
-    if first and last:
-        raise ValueError(
-            f"State {name} is {tuple(state.shape)}, and layers of this model have {state.shape[1]} channels in "
-            f"dimension 1 and {state.shape[-1]} in the last one. Say which are its channels: maps='channels_first' "
-            "pools (n, c, *space), maps='channels_last' tokens (n, T, D)."
-        )
-    return "channels_last" if last or (state.dim() == 3 and not first) else "channels_first"
+def _watched(model: nn.Module, x: Tensor) -> tuple[Trace, list[Call]]:
+    """The trace of one input, and what every layer whose channels have a place read and wrote on the way."""
+    calls: list[Call] = []
 
+    def note(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        calls.append((layer, [t.clone() for t in tree_leaves((args, kwargs, output)) if isinstance(t, Tensor)]))
 
-def _widths(model: nn.Module, head: nn.Linear) -> tuple[set[int], set[int]]:
-    """Numbers of channels of the layers that have them in dimension 1, and of those that have them in the last one."""
-    first: set[int] = set()
-    last: set[int] = set()
-    for layer in model.modules():
-        match layer:
-            case nn.modules.conv._ConvNd():
-                first |= {layer.in_channels, layer.out_channels}
-            case nn.modules.batchnorm._NormBase():
-                first.add(layer.num_features)
-            case nn.GroupNorm():
-                first.add(layer.num_channels)
-            case nn.Linear() if layer is not head:
-                last |= {layer.in_features, layer.out_features}
-            case nn.LayerNorm() | nn.RMSNorm():
-                last.add(layer.normalized_shape[-1])
-            case nn.MultiheadAttention():
-                last.add(layer.embed_dim)
-    return first, last
-
-
-def _classifier(model: nn.Module, x: Tensor) -> nn.Linear:
-    """The last ``nn.Linear`` whose output is the model's."""
-    calls: list[tuple[nn.Linear, Tensor]] = []
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    handles = [linear.register_forward_hook(lambda m, _, out: calls.append((m, out))) for linear in linears]
+    layers = [layer for layer in model.modules() if isinstance(layer, FIRST + LAST)]
+    handles = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
     try:
-        logits = trace(model, x).logits
+        return trace(model, x), calls
     finally:
         for handle in handles:
             handle.remove()
-    for linear, output in reversed(calls):
-        if output.dim() == 2 and isinstance(logits, Tensor) and torch.equal(output, logits):
-            return linear
+
+
+def _layouts(path: Trace, calls: Sequence[Call]) -> dict[str, Layout]:
+    """Where each state of three dimensions or more has its channels; states of a run of blocks have them alike."""
+    runs = [[0]]
+    for depth, (residual, (before, state)) in enumerate(zip(path.residuals, pairwise(path.states), strict=True), 1):
+        if residual.follows and state.shape == before.shape:
+            runs[-1].append(depth)
+        else:
+            runs.append([depth])
+    found: dict[str, Layout] = {}
+    for run in runs:
+        states = [path.states[depth] for depth in run]
+        if states[0].dim() > 2:
+            layers = [layer for layer, tensors in calls if any(_equal(t, state) for t in tensors for state in states)]
+            found |= dict.fromkeys((f"h_{depth}" for depth in run), _layout(f"h_{run[0]}", states[0], layers))
+    return found
+
+
+def _layout(name: str, state: Tensor, layers: Sequence[nn.Module]) -> Layout:
+    """Where a state's channels are, judged by the layers that read or write it."""
+    first = {type(layer).__name__ for layer in layers if isinstance(layer, FIRST)}
+    last = {type(layer).__name__ for layer in layers if isinstance(layer, LAST) and not _of_whole_images(layer)}
+    if bool(first) == bool(last) and (first or state.dim() == 3):
+        found = (
+            f"{', '.join(sorted(first))} has its channels in dimension 1 and {', '.join(sorted(last))} in the last one"
+            if first
+            else "no layer that reads or writes it tells which dimension holds its channels"
+        )
+        raise ValueError(
+            f"State {name} is {('n', *state.shape[1:])}, and {found}. Say where they are: maps='channels_first' pools "
+            "(n, c, *space), maps='channels_last' tokens (n, T, D)."
+        )
+    return "channels_last" if last else "channels_first"
+
+
+def _of_whole_images(layer: nn.Module) -> bool:
+    """Whether a layer norm is over (c, h, w), and so says nothing of where the channels are."""
+    return isinstance(layer, nn.LayerNorm | nn.RMSNorm) and len(layer.normalized_shape) > 1
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _classifier(model: nn.Module, path: Trace, calls: Sequence[Call]) -> nn.Linear:
+    """The last ``nn.Linear`` whose output is the model's."""
+    logits = path.logits
+    for layer, tensors in reversed(calls):
+        if isinstance(layer, nn.Linear) and isinstance(logits, Tensor) and logits.dim() == 2 and tensors:
+            if _equal(tensors[-1], logits):
+                return layer
+    linears = sum(isinstance(layer, nn.Linear) for layer in model.modules())
     raise ValueError(
         f"Expected a model whose output is that of an nn.Linear, its classifier, (n, C); {type(model).__name__} has "
-        f"{len(linears)} such layers and none gives its output. Take off what follows it, or call neural_collapse with "
+        f"{linears} such layers and none gives its output. Take off what follows it, or call neural_collapse with "
         "features and head of your own."
     )
 
 
+def _exponent(values: Tensor) -> int:
+    """e with 2^(e−1) ≤ max |values| < 2^e, within ±EXPONENT; the least one if all are 0."""
+    largest = float(values.abs().max())
+    return max(-EXPONENT, min(EXPONENT, math.frexp(largest)[1])) if largest else -EXPONENT
+
+
+def _scaled(values: Tensor, exponent: int) -> Tensor:
+    """values · 2^−exponent in float64, which is exact."""
+    return values.double() * 2.0**-exponent
+
+
 def _decide(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    logits = features.double() @ weight.double().T
-    return (logits if bias is None else logits + bias.double()).argmax(1)
+    sizes = _exponent(features), _exponent(weight)
+    logits = _scaled(features, sizes[0]) @ _scaled(weight, sizes[1]).T
+    if bias is not None:  # both in the larger one's unit
+        unit = max(sum(sizes), _exponent(bias))
+        logits = logits * 2.0 ** (sum(sizes) - unit) + _scaled(bias, unit)
+    return logits.argmax(1)
 
 
 def _tensor(name: str, values: Vectors, device: torch.device | None = None) -> Tensor:

@@ -172,6 +172,39 @@ def test_float32_features_far_from_the_origin_are_measured_in_float64():
     assert_close(values(found)[:3], values(exact)[:3], rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("exponents", [(664, 0, 664), (-664, 0, -664), (0, 664, 0), (-1020, -1020, -3), (1015, 900, 0)])
+def test_no_number_depends_on_the_unit_of_features_or_weights(exponents):
+    """Powers of two of 1e±200 and beyond, whose squares are no float64."""
+    features, labels, weight, bias = clouds()
+    of_features, of_weight, of_bias = exponents
+    exact = neural_collapse(features, labels, weight)
+    found = neural_collapse(features * 2.0**of_features, labels, weight * 2.0**of_weight)
+    assert_close(values(found), values(exact), rtol=1e-12, atol=0)
+    decided = neural_collapse(features * 2.0**of_features, labels, weight * 2.0**of_weight, bias * 2.0**of_bias).nc4
+    if of_features + of_weight == of_bias:
+        assert decided == neural_collapse(features, labels, weight, bias).nc4
+    elif of_features + of_weight < -1074:  # beside it the logits are nothing
+        assert decided == neural_collapse(features, labels, decisions=bias.argmax().expand(len(labels))).nc4
+    else:
+        assert decided == exact.nc4
+
+
+def test_features_of_which_a_later_part_is_larger_are_measured_in_one_unit(monkeypatch):
+    monkeypatch.setattr(collapse_module, "ROWS", 5)
+    features, labels, weight, _ = clouds()
+    features = features * torch.logspace(-3, 3, len(labels), 10, dtype=torch.float64)[:, None]
+    exact = neural_collapse(features, labels, weight)
+    for order in (torch.arange(len(labels)), torch.arange(len(labels)).flip(0)):
+        found = neural_collapse(features[order] * 2.0**900, labels[order], weight)
+        assert_close(values(found), values(exact), rtol=1e-11, atol=0)
+
+
+def test_a_head_of_zeros_has_no_nc3():
+    found = neural_collapse(PLANE, PLANE_LABELS, torch.zeros(3, 2))
+    assert math.isnan(found.nc3)
+    assert found.nc1 == neural_collapse(PLANE, PLANE_LABELS).nc1
+
+
 KINDS = {
     "uint8": PLANE_LABELS.to(torch.uint8),
     "int32 of NumPy": PLANE_LABELS.int().numpy(),
@@ -280,7 +313,7 @@ def small(blobs):
     return randomised(build_model(ResNetConfig(3, 8), blobs)), blobs.train_x.double(), blobs.train_y
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("chunk", [1, np.int64(7), 1000])
 def test_every_state_and_the_last_features_are_measured(small, chunk):
     model, x, y = small
     found = collapse_by_layer(model, x, y, chunk=chunk)
@@ -349,11 +382,13 @@ def projected(d):
 STATES = {  # shape of a state, its dimensions that are space, what a block adds
     "tokens": ((5, 14), (1,), projected(14)),
     "as many tokens as channels": ((6, 6), (1,), lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 6), nn.Tanh())),
-    "tokens of layers without widths": ((5, 14), (1,), nn.Tanh),
+    "tokens of a recurrent layer": ((5, 14), (1,), lambda: Recurrent(14)),
     "convolution in one dimension": ((14, 5), (2,), lambda: nn.Sequential(nn.Conv1d(14, 14, 3, padding=1), nn.Tanh())),
     "convolution, as long as wide": ((6, 6), (2,), lambda: nn.Sequential(nn.BatchNorm1d(6), nn.Conv1d(6, 6, 1))),
     "maps": ((2, 5, 7), (2, 3), lambda: nn.Conv2d(2, 2, 3, padding=1)),
     "maps of layers without widths": ((2, 5, 7), (2, 3), nn.Tanh),
+    "maps of functions, whose places are as many as a layer is wide": ((6, 8, 8), (2, 3), lambda: Functional(6)),
+    "maps of layer norms over all": ((2, 5, 7), (2, 3), lambda: nn.LayerNorm((2, 5, 7))),
     "channels last": ((5, 7, 2), (1, 2), projected(2)),
     "groups": ((4, 5, 7), (2, 3), lambda: nn.Sequential(nn.GroupNorm(2, 4), nn.Tanh())),
     "attention": ((5, 14), (1,), lambda: Attention(14)),
@@ -367,6 +402,27 @@ class Attention(nn.Module):
 
     def forward(self, h):
         return self.mix(h, h, h, need_weights=False)[0]
+
+
+class Recurrent(nn.Module):
+    def __init__(self, d):
+        super().__init__()
+        self.layer = nn.GRU(d, d, batch_first=True)
+
+    def forward(self, h):
+        return self.layer(h)[0]
+
+
+class Functional(nn.Module):
+    """A convolution of c channels called as a function, and a layer whose width is that of other tensors."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.weight, self.gate = nn.Parameter(normal(c, c, 3, 3)), nn.Linear(c, 8)
+
+    def forward(self, h):
+        f = nn.functional.conv2d(h, self.weight, padding=1)
+        return f * self.gate(f.mean((2, 3))).mean(1)[:, None, None, None]
 
 
 @pytest.mark.parametrize("kind", STATES)
@@ -384,17 +440,36 @@ def test_states_are_pooled_over_tokens_or_space_and_never_over_channels(kind):
         assert found["h_2"].nc1 == pytest.approx(found["features"].nc1)  # the classifier reads the pooled last state
 
 
-@pytest.mark.parametrize(("maps", "space"), [("channels_first", (2,)), ("channels_last", (1,))])
-def test_states_that_could_be_either_are_refused_until_it_is_said(maps, space):
-    model = Pooled((6, 8), (2,), nn.Tanh).double().eval()
-    model.blocks[0].f = nn.Sequential(nn.Conv1d(6, 6, 1), nn.Linear(8, 8)).double()
-    x, y = normal(30, 48), torch.arange(30) % 3
-    text = (
-        r"h_0 is \(30, 6, 8\), .* 6 channels in dimension 1 and 8 in the last one. Say .* maps='channels_first' pools"
-    )
+class Both(nn.Module):
+    """A convolution over a state's channels, and a layer over its last dimension."""
+
+    def __init__(self, convolution, layer):
+        super().__init__()
+        self.convolution, self.layer = convolution, layer
+
+    def forward(self, h):
+        return self.convolution(h) + self.layer(h)
+
+
+@pytest.mark.parametrize("maps", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    ("shape", "f", "told"),
+    [
+        ((6, 8), lambda: Both(nn.Conv1d(6, 6, 1), nn.Linear(8, 8)), "Conv1d .* in dimension 1 and Linear in the last"),
+        ((6, 8, 8), lambda: Both(nn.Conv2d(6, 6, 1), nn.LayerNorm(8)), "Conv2d .* dimension 1 and LayerNorm in the l"),
+        ((6, 8), nn.Tanh, "no layer that reads or writes it tells which dimension holds its channels"),
+        ((6, 8), lambda: nn.Sequential(nn.Tanh(), nn.Linear(8, 8)), "no layer that reads or writes it tells"),
+    ],
+)
+def test_states_that_could_be_either_are_refused_until_it_is_said(shape, f, told, maps):
+    places = tuple(range(2, len(shape) + 1))
+    model = randomised(Pooled(shape, places, f))
+    x, y = normal(30, math.prod(shape)), torch.arange(30) % 3
+    text = rf"h_0 is \('n', {', '.join(map(str, shape))}\), and {told}.*Say where they are: maps='channels_first' pools"
     with pytest.raises(ValueError, match=text):
         collapse_by_layer(model, x, y)
     found = collapse_by_layer(model, x, y, maps=maps)
+    space = places if maps == "channels_first" else tuple(d - 1 for d in places)
     expected = neural_collapse(trace(model, x).states[1].mean(space), y)
     assert found["h_1"].nc1 == pytest.approx(expected.nc1)
 
@@ -456,7 +531,8 @@ def test_a_network_that_never_leaves_its_start_does_not_collapse(small):
             lambda m, x, y: collapse_by_layer(m, x.numpy(), y),
             r"inputs x as a torch tensor; got ndarray. Use torch.as_t",
         ),
-        (lambda m, x, y: collapse_by_layer(m, x, y, chunk=0), r"chunk must be at least 1; got 0"),
+        (lambda m, x, y: collapse_by_layer(m, x, y, chunk=0), r"chunk must be a whole number of at least 1; got 0"),
+        (lambda m, x, y: collapse_by_layer(m, x, y, chunk=2.5), r"chunk must be a whole number of at .*; got 2.5"),
     ],
 )
 def test_what_a_network_cannot_be_measured_with(small, change, text):
