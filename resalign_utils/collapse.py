@@ -8,11 +8,9 @@ decides for the nearest class mean (NC4). Each number here is 0 iff its property
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .residuals import Trace, trace, trace_states
+from .svd import whole_number
 
 Maps = Literal["pool", "channels_first", "channels_last", "flatten"]
 Layout = Literal["channels_first", "channels_last"]
@@ -157,7 +156,8 @@ def collapse_by_layer(
     """
     if maps not in get_args(Maps):
         raise ValueError(f"maps must be one of {', '.join(get_args(Maps))}; got {maps!r}.")
-    if not isinstance(chunk, Integral) or chunk < 1:
+    rows = whole_number(chunk)
+    if rows is None or rows < 1:
         raise ValueError(f"chunk must be a whole number of at least 1; got {chunk!r}.")
     if not isinstance(x, Tensor):
         raise ValueError(f"Expected inputs x as a torch tensor; got {type(x).__name__}. Use torch.as_tensor.")
@@ -167,12 +167,12 @@ def collapse_by_layer(
     layouts = _layouts(path, calls) if maps == "pool" else {}
     counts = _counts(y, head.out_features)
     layers: dict[str, _Layer] = {}
-    for states, labels, _ in _features(model, head, x, y, maps, layouts, operator.index(chunk)):
+    for states, labels, _ in _features(model, head, x, y, maps, layouts, rows):
         for name, state in states.items():
             layers.setdefault(name, _Layer(counts)).add_to_means(state, labels)
     for layer in layers.values():
         layer.fix_means()
-    for states, labels, decisions in _features(model, head, x, y, maps, layouts, operator.index(chunk)):
+    for states, labels, decisions in _features(model, head, x, y, maps, layouts, rows):
         for name, state in states.items():
             layers[name].add_to_spread(state, labels, decisions)
     return {name: layer.result(head.weight if name == "features" else None) for name, layer in layers.items()}
@@ -339,10 +339,10 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def _classifier(model: nn.Module, path: Trace, calls: Sequence[Call]) -> nn.Linear:
     """The last ``nn.Linear`` whose output is the model's."""
     logits = path.logits
-    for layer, tensors in reversed(calls):
-        if isinstance(layer, nn.Linear) and isinstance(logits, Tensor) and logits.dim() == 2 and tensors:
-            if _equal(tensors[-1], logits):
-                return layer
+    read_and_written = reversed(calls) if isinstance(logits, Tensor) and logits.dim() == 2 else ()
+    for layer, tensors in read_and_written:
+        if isinstance(layer, nn.Linear) and _equal(tensors[-1], logits):
+            return layer
     linears = sum(isinstance(layer, nn.Linear) for layer in model.modules())
     raise ValueError(
         f"Expected a model whose output is that of an nn.Linear, its classifier, (n, C); {type(model).__name__} has "
@@ -396,9 +396,10 @@ def _checked_classes(name: str, given: Vectors, of: Tensor) -> Tensor:
 
 def _number_of_classes(labels: Tensor, head_weight: Tensor | None, given: int | None) -> int:
     if given is not None:
-        if not isinstance(given, Integral):
+        classes = whole_number(given)
+        if classes is None:
             raise ValueError(f"num_classes must be a whole number; got {given!r}.")
-        return int(given)
+        return classes
     return len(head_weight) if head_weight is not None else int(labels.max()) + 1
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from contracts import MatrixBatch, check_svd, matrix_with, randomised
@@ -11,6 +12,7 @@ from torch import nn
 
 import resalign_utils as ra
 from resalign_utils.alignment import _svd
+from resalign_utils.alignment._scores import trajectory_scores
 from resalign_utils.models import ResidualBlock, ResNet
 from resalign_utils.svd import SVDOptions
 
@@ -488,9 +490,9 @@ def test_dead_blocks_score_zero_by_krylov_too():
 )
 def test_estimated_norm_is_unbiased_and_its_error_is_honest(spectrum):
     matrices = torch.stack([matrix_with(spectrum, 40, 30, seed) for seed in range(3)])
-    true = matrices.square().sum((1, 2))
+    true = torch.tensor(spectrum).square().sum() / spectrum[0] ** 2
     _, s, v = ra.dense_svd(matrices, 4)
-    drawn = [_svd.squared_norm(MatrixBatch(matrices), s, v, [f"{seed} {i}" for i in range(3)]) for seed in range(400)]
+    drawn = [_svd.stable_rank(MatrixBatch(matrices), s, v, [f"{seed} {i}" for i in range(3)]) for seed in range(400)]
     estimates, errors = (torch.stack(part) for part in zip(*drawn, strict=True))  # (400, n)
     assert (errors > 0).all()
     scores = (estimates - true) / errors
@@ -503,14 +505,14 @@ def test_estimated_norm_is_unbiased_and_its_error_is_honest(spectrum):
 def test_norm_is_exact_where_the_rank_is_exhausted():
     matrices = matrix_with([3.0, 2.0, 1.0, *[0.0] * 9], 14, 12)[None]
     for k in (3, 5, 12):
-        norm, error = _svd.squared_norm(MatrixBatch(matrices), *ra.dense_svd(matrices, k)[1:], ["0"])
-        torch.testing.assert_close(norm, torch.tensor([14.0]))
+        norm, error = _svd.stable_rank(MatrixBatch(matrices), *ra.dense_svd(matrices, k)[1:], ["0"])
+        torch.testing.assert_close(norm, torch.tensor([14.0 / 9]))
         assert error.item() < 1e-25
 
 
 def test_norm_costs_sixteen_products():
     operator = MatrixBatch(matrix_with([1.0] * 12, 12, 12)[None])
-    _svd.squared_norm(operator, *ra.dense_svd(operator.matrices, 2)[1:], ["0"])
+    _svd.stable_rank(operator, *ra.dense_svd(operator.matrices, 2)[1:], ["0"])
     assert operator.matvecs == 16
 
 
@@ -622,10 +624,78 @@ def test_summary_and_frame_hold_the_scores():
     assert row.rank_drop == pytest.approx(report.rank_drop[2, 2].item())
 
 
-@pytest.mark.parametrize("k", [0, -1, DIM + 1, 2.0])
-def test_k_out_of_range_is_refused(k):
+DOORS = {
+    "measure_alignment": lambda model, k: ra.measure_alignment(model, inputs(), k=k),
+    "coupling_matrices": lambda model, k: ra.coupling_matrices(ra.trace(model, inputs()), k),
+    "jacobian_svd": lambda model, k: ra.jacobian_svd(ra.trace(model, inputs()), k),
+    "truncated_svd": lambda model, k: ra.truncated_svd(ra.JacobianOperator(model.blocks[0].branch, inputs(1)[0]), k),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("k", [0, -1, DIM + 1, 2.0, "3", True, np.True_, torch.tensor(True), torch.tensor(2.0)])
+def test_k_out_of_range_is_refused(k, door):
     with pytest.raises(ValueError, match=r"k must be a whole number from 1 to min\(12, 12\) = 12; got"):
-        ra.measure_alignment(chain(affine(orthogonal(DIM, 1))), inputs(), k=k)
+        DOORS[door](chain(affine(orthogonal(DIM, 1))), k)
+
+
+@pytest.mark.parametrize("k", [np.int64(3), np.uint8(3), torch.tensor(3)])
+def test_whole_numbers_of_any_kind_are_taken(k):
+    model = tanh_chain()
+    for ask in DOORS.values():
+        found, expected = ask(model, k), ask(model, 3)
+        if isinstance(found, list):
+            found, expected = found[0], expected[0]
+        for name in ("coupling", "singular_values", "S", "V"):
+            if hasattr(found, name):
+                assert torch.equal(getattr(found, name), getattr(expected, name))
+    report = ra.measure_alignment(model, inputs(), k=k, rank=k + 1, num_classes=k)
+    assert (report.k, report.num_classes, report.singular_values.shape[2]) == (3, 3, 4)
+    assert type(report.k) is type(report.num_classes) is int
+
+
+@pytest.mark.parametrize("classes", [0, -3, 2.0, "ten", True])
+def test_numbers_of_classes_that_are_none_are_refused(classes):
+    with pytest.raises(ValueError, match=rf"num_classes must be a whole number of at least 1; got {classes!r}. Leave"):
+        ra.measure_alignment(chain(affine(orthogonal(DIM, 1))), inputs(), num_classes=classes)
+
+
+def test_ranks_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"rank must lie in k..12 = 3..12; got 5.0"):
+        ra.measure_alignment(chain(affine(orthogonal(DIM, 1))), inputs(), rank=5.0)
+
+
+@pytest.mark.parametrize("power", [-76, 76])
+def test_scores_of_steps_do_not_depend_on_the_unit_of_the_states(power):
+    """Of 1e-23 and of 1e23, whose squares are no float32."""
+    weights = [matrix(orthogonal(DIM, i), [1.0, 0.8, 0.5, 0.3], orthogonal(DIM, i + 9)) for i in (1, 2, 3)]
+    model, x = chain(*map(affine, weights), affine(torch.zeros(DIM, DIM))), inputs()
+    exact = trajectory_scores(ra.trace(model, x).residuals)
+    found = trajectory_scores(ra.trace(model.float(), x.float() * 2.0**power).residuals)
+    for score, expected in zip(found[:2], exact[:2], strict=True):
+        torch.testing.assert_close(score, expected.float(), rtol=1e-5, atol=0)
+    assert found[2].tolist() == exact[2].tolist() == [[False, False, False, True]] * 4
+
+
+@pytest.mark.parametrize("power", [-76, 50])
+def test_scores_of_jacobians_do_not_depend_on_their_size(power):
+    weights = [matrix(orthogonal(DIM, i), [1.0, 0.8, 0.5, 0.3, 0.2, 0.1], orthogonal(DIM, i + 9)) for i in (1, 2)]
+    weights = [weights[0], weights[0] + 0.1 * weights[1]]
+    exact = ra.measure_alignment(chain(*map(affine, weights)), inputs(), k=3)
+    model, x = chain(*(affine(w * 2.0**power) for w in weights)).float(), inputs().float()
+    torch.set_default_dtype(torch.float32)
+    found = ra.measure_alignment(model, x, k=3)
+    for name in ("coupling", "coupling_ordered", "rank_energy", "rank_drop"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name).float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("power", [-600, 600])
+def test_stable_rank_is_of_any_unit(power):
+    matrices = matrix_with([3.0, 2.0, 1.0, *[0.5] * 9], 14, 12)[None]
+    _, s, v = ra.dense_svd(matrices, 4)
+    expected = _svd.stable_rank(MatrixBatch(matrices), s, v, ["0"])
+    found = _svd.stable_rank(MatrixBatch(matrices * 2.0**power), s * 2.0**power, v, ["0"])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_start_of_the_fit_is_checked():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..arithmetic import exact_arithmetic
 from ..residuals import Residual, Trace, trace
-from ..svd import Method, SVDOptions, check_rank
+from ..svd import Method, SVDOptions, check_rank, whole_number
 from ._report import AlignmentReport
 from ._scores import (
     affine_share,
@@ -23,7 +24,7 @@ from ._scores import (
     ratio,
     trajectory_scores,
 )
-from ._svd import open_and_decompose, split
+from ._svd import open_and_decompose, smallest_shape, split, unit_of
 
 FEW_CLASSES = 20  # up to so many, σ_{C+1} is computed without being asked for
 DEAD = 1e-3  # of the median over blocks: a σ_1 below it
@@ -51,7 +52,8 @@ def measure_alignment(
             σ_{C+1} is among them, else k.
         num_classes: C; the length of the logits if not given.
         method: how the singular vectors are computed, see :func:`jacobian_svd`; for each block the cheaper way.
-        tol: residual, relative to σ_1, at which the Krylov method stops.
+        tol: residual, relative to σ_1, at which the Krylov method stops; and, with every method, the share of σ_1 up
+            to which a singular value counts as zero and its vectors as noise (``rank``).
         seed: of its random vectors.
 
     Returns:
@@ -61,29 +63,25 @@ def measure_alignment(
         RuntimeWarning: singular triplets have not converged.
 
     Raises:
-        ValueError: what :func:`trace` refuses; a block whose derivative cannot be proved; k or rank out of range; no
-            class count.
+        ValueError: what :func:`trace` refuses; a block whose derivative cannot be proved; k, rank or num_classes out of
+            range, or no whole number; no class count.
     """
     path = trace(model, x)
-    classes = num_classes or _classes_of(path)
-    sizes = [min(r.input[0].numel(), r.output[0].numel()) for r in path.residuals]
-    side = min(sizes)
-    k = min(classes, 10, side) if k is None else k
-    check_rank(k, (side, side))
-    if rank is None:
-        rank = min(side, max(k, classes + 5)) if classes <= FEW_CLASSES else k
-    if not k <= rank <= side:
-        raise ValueError(f"rank must lie in k..{side} = {k}..{side}; got {rank}.")
+    classes = _classes_of(path) if num_classes is None else _checked_classes(num_classes)
+    side = min(smallest_shape(path.residuals))
+    k = min(classes, 10, side) if k is None else check_rank(k, (side, side))
+    rank = _default_rank(k, classes, side) if rank is None else _checked_rank(rank, k, side)
     options = SVDOptions(method, tol, seed)
     parts = [_measure_jacobians(part, k, rank, options, first) for first, part in split(path.residuals, rank, options)]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     sigma, comparable = tensors["singular_values"], comparable_blocks(path.residuals)
-    pairs = comparable & ~torch.eye(len(sizes), dtype=torch.bool, device=x.device)
+    pairs = comparable & ~torch.eye(len(path.residuals), dtype=torch.bool, device=x.device)
     line_shape, cv, still = trajectory_scores(path.residuals)
-    energy, error = tensors.pop("squared_norm"), tensors.pop("squared_norm_error")
+    energy, error = tensors.pop("stable_rank"), tensors.pop("stable_rank_error")
     unknown = torch.full_like(energy, math.nan)
     known = classes <= rank or rank == side  # whether all that there are of σ_1..σ_C were computed
-    share = ratio(sigma[..., : min(classes, rank)].square().sum(-1), energy).clamp(max=1) if known else unknown
+    relative = sigma[..., : min(classes, rank)] / unit_of(sigma)
+    share = ratio(relative.square().sum(-1), energy).clamp(max=1) if known else unknown
     top = sigma[..., 0]
     return AlignmentReport(
         line_shape_score=line_shape,
@@ -120,7 +118,8 @@ def coupling_matrices(
         k: number of singular vectors.
         mixed: ``V_jᵀ J_i U_j`` (Li & Papyan's "VJU") in place of ``U_jᵀ J_i V_j`` ("UJV").
         method: how the singular vectors are computed, see :func:`jacobian_svd`.
-        tol: residual, relative to σ_1, at which the Krylov method stops.
+        tol: residual, relative to σ_1, at which the Krylov method stops; and, with every method, the share of σ_1 up
+            to which a singular value's vectors count as noise, and are zero here.
         seed: of its random vectors.
 
     Returns:
@@ -131,7 +130,7 @@ def coupling_matrices(
     """
     if not comparable_blocks(path.residuals).all():
         raise ValueError("Coupling matrices need blocks between equal shapes. Trace a part of constant shape.")
-    options, parts = SVDOptions(method, tol, seed), []
+    k, options, parts = check_rank(k, smallest_shape(path.residuals)), SVDOptions(method, tol, seed), []
     for first, residuals in split(path.residuals, k, options):
         operators, svds = zip(*open_and_decompose(residuals, k, options, first), strict=True)
         frames = frames_of(svds, k, tol)
@@ -144,9 +143,7 @@ def _measure_jacobians(
 ) -> dict[str, Tensor]:
     """Everything that needs the Jacobians, for the inputs of ``residuals``; all operators live at once."""
     operators, svds = zip(*open_and_decompose(residuals, rank, options, first), strict=True)
-    numbers = {"S": "singular_values", "residuals": "residuals"} | {
-        name: name for name in ("squared_norm", "squared_norm_error")
-    }
+    numbers = {"S": "singular_values"} | {name: name for name in ("residuals", "stable_rank", "stable_rank_error")}
     with exact_arithmetic(residuals[0].input.device):
         shares = [affine_share(r, svd) for r, svd in zip(residuals, svds, strict=True)]
     return {
@@ -169,6 +166,26 @@ def _missing(classes: int, rank: int, side: int) -> dict[str, str]:
         f"measure_alignment(..., rank={min(side, classes + 1)})."
     )
     return {"rank_drop": said} if classes == rank else {"rank_drop": said, "rank_energy": said}
+
+
+def _default_rank(k: int, classes: int, side: int) -> int:
+    return min(side, max(k, classes + 5)) if classes <= FEW_CLASSES else k
+
+
+def _checked_rank(given: Any, k: int, side: int) -> int:
+    rank = whole_number(given)
+    if rank is None or not k <= rank <= side:
+        raise ValueError(f"rank must lie in k..{side} = {k}..{side}; got {given!r}.")
+    return rank
+
+
+def _checked_classes(given: Any) -> int:
+    classes = whole_number(given)
+    if classes is None or classes < 1:
+        raise ValueError(
+            f"num_classes must be a whole number of at least 1; got {given!r}. Leave it out to count the logits."
+        )
+    return classes
 
 
 def _classes_of(path: Trace) -> int:

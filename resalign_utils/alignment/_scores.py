@@ -12,7 +12,7 @@ from torch import Tensor
 from ..operators import OperatorBatch
 from ..residuals import Residual
 from ..svd import numerical_rank
-from ._svd import BlockSVD
+from ._svd import BlockSVD, unit_of
 
 
 def line_shape_score(steps: Tensor) -> Tensor:
@@ -21,6 +21,7 @@ def line_shape_score(steps: Tensor) -> Tensor:
     Steps of length zero have no direction and do not count in T; 0 where no step is left, ∞ where the unit steps
     cancel.
     """
+    steps = in_own_unit(steps, (-1,))
     lengths = steps.norm(dim=-1)  # (n, T)
     units = steps / torch.where(lengths > 0, lengths, torch.ones_like(lengths))[..., None]
     moved = (lengths > 0).sum(1)
@@ -33,11 +34,11 @@ def trajectory_scores(residuals: list[Residual]) -> tuple[Tensor, Tensor, Tensor
     still = torch.zeros(n, len(residuals), dtype=torch.bool, device=device)
     for index, residual in enumerate(residuals):
         if residual.step is not None:
-            still[:, index] = residual.step.flatten(1).norm(dim=1) == 0
+            still[:, index] = (residual.step.flatten(1) == 0).all(1)
     scores, spreads, weights = [], [], []
     for run in _runs(residuals):
         steps = torch.stack(run, 1)  # (n, T, D)
-        lengths = steps.norm(dim=-1)
+        lengths = in_own_unit(steps, (1, 2)).norm(dim=-1)
         scores.append(line_shape_score(steps))
         spreads.append(ratio(lengths.std(1, correction=0), lengths.mean(1)))
         weights.append(len(run))
@@ -92,8 +93,9 @@ def couplings(
         frames = frames_of([svds[j] for j in others], k, tol)
         inside = in_frames(operator, frames)  # (n, J, k, k) = U_jᵀ J_i V_j
         scores["coupling"][:, i, others] = ratio(_trace(inside), sigma[:, None])
-        off = (inside - torch.diag_embed(diagonal)[:, None]).flatten(2).norm(dim=-1)
-        size = diagonal.norm(dim=-1, keepdim=True)
+        unit = unit_of(svd.S)  # (n, 1)
+        off = ((inside - torch.diag_embed(diagonal)[:, None]).flatten(2) / unit[..., None]).norm(dim=-1)
+        size = (diagonal / unit).norm(dim=-1, keepdim=True)
         scores["coupling_ordered"][:, i, others] = torch.where(size > 0, 1 - ratio(off, size), 0.0)
         if residual.input.shape == residual.output.shape:
             mixed = in_frames(operator, frames, mixed=True)
@@ -158,6 +160,12 @@ def fit_line(x: Tensor, y: Tensor) -> Tensor:
 def mean_over(scores: Tensor, pairs: Tensor) -> Tensor:
     """Mean of (n, L, L) over the chosen pairs (L, L); NaN if there are none."""
     return scores[:, pairs].mean(1)
+
+
+def in_own_unit(values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    """Values over the largest magnitude along the dimensions, so that squares neither overflow nor underflow."""
+    largest = values.abs().amax(dimensions, keepdim=True)
+    return values / torch.where(largest > 0, largest, torch.ones_like(largest))
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

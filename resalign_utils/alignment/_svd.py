@@ -24,13 +24,23 @@ class BlockSVD(TruncatedSVD):
     """The k largest singular triplets of one block's Residual Jacobian at n inputs: U (n, k, *out), S (n, k), ...
 
     Attributes:
-        squared_norm: ‖J‖_F² (n,), of the whole Jacobian; exact if dense, else ``Σ σ_κ²`` of the triplets and an
-            unbiased estimate of the rest from random probes.
-        squared_norm_error: its standard error (n,), 0 if exact.
+        stable_rank: ‖J‖_F² / σ_1² (n,), of the whole Jacobian, 0 where that is zero; exact if dense, else from
+            ``Σ σ_κ²`` of the triplets and an unbiased estimate of the rest from random probes.
+        stable_rank_error: its standard error (n,), 0 if exact.
     """
 
-    squared_norm: Tensor
-    squared_norm_error: Tensor
+    stable_rank: Tensor
+    stable_rank_error: Tensor
+
+    @property
+    def squared_norm(self) -> Tensor:
+        """‖J‖_F² (n,)."""
+        return self.stable_rank * self.S[:, 0].square()
+
+    @property
+    def squared_norm_error(self) -> Tensor:
+        """Standard error of ‖J‖_F² (n,)."""
+        return self.stable_rank_error * self.S[:, 0].square()
 
 
 @torch.no_grad()
@@ -64,7 +74,7 @@ def jacobian_svd(
         ValueError: k out of range, or a block whose derivative cannot be proved (see :class:`JacobianBatch`).
         MemoryError: a Jacobian to be formed would take more than 4 GiB.
     """
-    options = SVDOptions(method, tol, seed)
+    k, options = check_rank(k, smallest_shape(path.residuals)), SVDOptions(method, tol, seed)
     parts = [
         [svd for _, svd in open_and_decompose(residuals, k, options, first, warm_start=warm_start)]
         for first, residuals in split(path.residuals, k, options)
@@ -88,7 +98,6 @@ def open_and_decompose(
     """Each block's Jacobians, formed or by their products, and their triplets; ``first`` numbers the inputs."""
     before: BlockSVD | None = None
     for residual in residuals:
-        check_rank(k, _shape(residual))
         operator = _open(residual, method_for(residual, k, options))
         near = before.V if warm_start and before is not None and residual.input.shape == before.V[:, 0].shape else None
         found = decompose(operator, k, options, near)
@@ -128,22 +137,35 @@ def join(parts: Sequence[BlockSVD]) -> BlockSVD:
     """One block's results at several chunks of the inputs, put together."""
     if len(parts) == 1:
         return parts[0]
-    tensors = ("U", "S", "V", "residuals", "converged", "squared_norm", "squared_norm_error")
+    tensors = ("U", "S", "V", "residuals", "converged", "stable_rank", "stable_rank_error")
     whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
     return BlockSVD(**whole, matvecs=max(part.matvecs for part in parts), method=parts[0].method)
 
 
-def squared_norm(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Estimate ‖J‖_F² (n,) and its standard error (n,) from the triplets' s (n, k), v (n, k, d) and random probes.
+def smallest_shape(residuals: Sequence[Residual]) -> tuple[int, int]:
+    """The shape (m, d) of the Jacobians that have fewest singular values."""
+    return min(map(_shape, residuals), key=min)
+
+
+def stable_rank(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Estimate ‖J‖_F² / σ_1² (n,) and its standard error (n,) from the triplets' s (n, k), v (n, k, d) and probes.
 
     With random signs z, E ‖J (I − VᵀV) z‖² = ‖J‖_F² − Σ σ_κ² (Hutchinson 1990); what is known is not estimated
     (Meyer et al. 2021). Each matrix has signs of its own: with the same, the errors of similar ones would be alike.
+    Nothing is squared before it is divided by σ_1: squares of 1e-23 are 0 in float32.
     """
     signs = torch.stack([_signs(seed, v.shape[2]) for seed in seeds]).to(v)
     rest = torch.baddbmm(signs, signs @ v.mT, v, alpha=-1)  # (n, p, d)
     images = operator.matmat(rest.reshape(*rest.shape[:2], *operator.in_shape)).flatten(2)
-    norms = images.square().sum(-1)  # (n, p)
-    return s.square().sum(-1) + norms.mean(1), norms.std(1) / PROBES**0.5
+    unit = unit_of(s)  # (n, 1)
+    norms = (images / unit[..., None]).square().sum(-1)  # (n, p)
+    return (s / unit).square().sum(-1) + norms.mean(1), norms.std(1) / PROBES**0.5
+
+
+def unit_of(s: Tensor) -> Tensor:
+    """σ_1 (..., 1) of singular values (..., k), to divide by; 1 where it is 0."""
+    top = s[..., :1]
+    return torch.where(top > 0, top, torch.ones_like(top))
 
 
 def _open(residual: Residual, method: str) -> OperatorBatch:
@@ -161,13 +183,13 @@ def _open(residual: Residual, method: str) -> OperatorBatch:
 def _with_norm(residual: Residual, operator: OperatorBatch, found: TruncatedSVD, seed: int, first: int) -> BlockSVD:
     fields = vars(found)
     if found.method == "dense":
-        norm = operator.dense().square().sum((1, 2))
+        rank = (operator.dense() / unit_of(found.S)[..., None]).square().sum((1, 2))
         return BlockSVD(
-            **fields | {"matvecs": operator.matvecs}, squared_norm=norm, squared_norm_error=torch.zeros_like(norm)
+            **fields | {"matvecs": operator.matvecs}, stable_rank=rank, stable_rank_error=torch.zeros_like(rank)
         )
     seeds = [f"{seed} {residual.index} {first + i}" for i in range(len(operator))]
-    norm, error = squared_norm(operator, found.S, found.V.flatten(2), seeds)
-    return BlockSVD(**fields, squared_norm=norm, squared_norm_error=error)
+    rank, error = stable_rank(operator, found.S, found.V.flatten(2), seeds)
+    return BlockSVD(**fields, stable_rank=rank, stable_rank_error=error)
 
 
 def _signs(seed: str, d: int) -> Tensor:

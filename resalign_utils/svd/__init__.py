@@ -1,7 +1,16 @@
 """Truncated singular value decomposition of an operator that is known by its products."""
 
 from ._dense import dense_svd
-from ._operator import Method, Operator, OperatorBatch, SVDOptions, TruncatedSVD, check_rank, numerical_rank
+from ._operator import (
+    Method,
+    Operator,
+    OperatorBatch,
+    SVDOptions,
+    TruncatedSVD,
+    check_rank,
+    numerical_rank,
+    whole_number,
+)
 from ._solve import cheaper_method, decompose, truncated_svd, warn_if_unconverged
 
 __all__ = [
@@ -17,4 +26,5 @@ __all__ = [
     "numerical_rank",
     "truncated_svd",
     "warn_if_unconverged",
+    "whole_number",
 ]

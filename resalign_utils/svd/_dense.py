@@ -24,7 +24,7 @@ def dense_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         ValueError: k out of range, NaN or infinite entries.
     """
     m, d = matrices.shape[-2:]
-    check_rank(k, (m, d))
+    k = check_rank(k, (m, d))
     if not torch.isfinite(matrices).all():
         raise ValueError("The matrix to decompose holds NaN or infinite entries: check the weights and the inputs.")
     u, s, vh = thin_svd(matrices)

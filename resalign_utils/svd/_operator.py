@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -122,14 +123,26 @@ class TruncatedSVD:
     method: str
 
 
-def check_rank(k: int, shape: tuple[int, int]) -> None:
-    """Refuse a number of triplets that a matrix of this shape does not have.
+def check_rank(k: Any, shape: tuple[int, int]) -> int:
+    """The number of triplets as an int; refused where a matrix of this shape has not so many.
 
     Raises:
-        ValueError: k < 1 or k > min(shape).
+        ValueError: k is no whole number, of Python, NumPy or torch, or k < 1 or k > min(shape).
     """
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= min(shape):
+    whole = whole_number(k)
+    if whole is None or not 1 <= whole <= min(shape):
         raise ValueError(f"k must be a whole number from 1 to min{tuple(shape)} = {min(shape)}; got {k!r}.")
+    return whole
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number of Python, NumPy or torch as an int; None for anything else, truth values too."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:

@@ -86,7 +86,7 @@ def decompose(operators: OperatorBatch, k: int, options: SVDOptions, v0: Tensor 
     Warns:
         RuntimeWarning: the products of an operator disagree with the matrix that it forms.
     """
-    check_rank(k, operators.shape)
+    k = check_rank(k, operators.shape)
     method = cheaper_method(operators.shape, k) if options.method == "auto" else options.method
     with exact_arithmetic(operators.device):
         found = _dense(operators, k, options.tol) if method == "dense" else _krylov(operators, k, options, v0)
