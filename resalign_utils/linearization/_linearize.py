@@ -139,8 +139,27 @@ def _channels_first(graph: fx.GraphModule, node: fx.Node) -> bool:
             return True
         whole = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1  # of images, not of features
         if whole or ops.is_one_of(module, KEEP_CHANNELS) or name in KEEP_CHANNELS_NAMES:
-            left += node.all_input_nodes
+            left += [source for source in node.all_input_nodes if _keeps_dimension_1(source, node)]
     return False
+
+
+def _keeps_dimension_1(source: fx.Node, node: fx.Node) -> bool:
+    """Whether dimension 1 of a tensor is that of the one it is made of, as far as dimensions come, go or are indexed.
+
+    By an index it is where that begins with two slices, ``h[:, 2:, 0]``, and counts no list or tensor.
+    """
+    before, after = (len(n.meta.get("shape", ())) for n in (source, node))
+    if not before or not after:  # a tuple of tensors, and its parts
+        return True
+    if operation(node) != "getitem":
+        return before == after
+    index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+    if Ellipsis in index:
+        place = index.index(Ellipsis)
+        rest = before - sum(entry is not None for entry in index) + 1
+        index = (*index[:place], *[slice(None)] * rest, *index[place + 1 :])
+    plain = all(isinstance(entry, slice | None) or type(entry) is int for entry in index)
+    return plain and all(isinstance(entry, slice) for entry in index[:2])
 
 
 def _rewired(graph: fx.GraphModule, nodes: Sequence[fx.Node], slopes: Sequence[nn.PReLU]) -> fx.GraphModule:

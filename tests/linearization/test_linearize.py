@@ -140,6 +140,28 @@ CHANNELS_FIRST = [
 ]
 
 
+def indexed(index):
+    return Wired(lambda m, x: m.conv(x)[index].relu(), conv=nn.Conv2d(3, 4, 1))
+
+
+DIMENSION_1_IS_INDEXED = [
+    (slice(None), 0), (..., 0, slice(None), slice(None)), (slice(None), 0, slice(None), None),
+    (slice(None), None), (slice(None), 2, None), 0, (slice(None), slice(None), [0], [1]),
+]  # fmt: skip
+CHANNELS_ARE_KEPT = [
+    slice(1, None), (slice(None), slice(1, 4)), (..., 0), (slice(None), slice(0, 3), 0), (..., None), ...,
+    (slice(None), slice(0, 3), slice(None), 0, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", CHANNELS_ARE_KEPT)
+def test_slopes_per_channel_where_an_index_leaves_the_channels(index):
+    model, x = indexed(index), torch.randn(2, 3, 6, 6)
+    copy = linearize(model, x=x)
+    assert torch.equal(copy(x), model(x))
+    assert [len(slopes.weight) for slopes in slopes_of(copy)] == [model(x).shape[1]]
+
+
 @pytest.mark.parametrize(("model", "shape"), CHANNELS_FIRST)
 def test_slopes_per_channel_where_channels_are_in_dimension_1(model, shape):
     copy = linearize(model, x=torch.randn(2, *shape))
@@ -154,6 +176,7 @@ def test_slopes_per_channel_where_channels_are_in_dimension_1(model, shape):
         (nn.Sequential(nn.ReLU()), (7, 4)),
         (Wired(lambda m, x: m.conv(x).permute(0, 2, 3, 1).relu(), conv=nn.Conv2d(3, 3, 1)), (3, 3, 3)),
         (Wired(lambda m, x: m.conv(x).transpose(1, 2).relu(), conv=nn.Conv1d(3, 3, 1)), (3, 3)),
+        *[(indexed(index), (3, 6, 6)) for index in DIMENSION_1_IS_INDEXED],
     ],
 )
 def test_slopes_per_channel_are_refused_for_tokens(model, shape):
