@@ -14,7 +14,7 @@ import resalign_utils as ra
 from resalign_utils.alignment import _svd
 from resalign_utils.alignment._scores import trajectory_scores
 from resalign_utils.models import ResidualBlock, ResNet
-from resalign_utils.svd import SVDOptions
+from resalign_utils.svd import SVDOptions, decompose
 
 DIM = 12
 
@@ -677,16 +677,36 @@ def test_scores_of_steps_do_not_depend_on_the_unit_of_the_states(power):
     assert found[2].tolist() == exact[2].tolist() == [[False, False, False, True]] * 4
 
 
+@pytest.mark.parametrize("method", ["dense", "krylov"])
 @pytest.mark.parametrize("power", [-76, 50])
-def test_scores_of_jacobians_do_not_depend_on_their_size(power):
+def test_scores_of_jacobians_do_not_depend_on_their_size(power, method):
     weights = [matrix(orthogonal(DIM, i), [1.0, 0.8, 0.5, 0.3, 0.2, 0.1], orthogonal(DIM, i + 9)) for i in (1, 2)]
     weights = [weights[0], weights[0] + 0.1 * weights[1]]
     exact = ra.measure_alignment(chain(*map(affine, weights)), inputs(), k=3)
+    expected = 2.0**power * exact.singular_values[:, 0, :6]  # behind these there is rounding
     model, x = chain(*(affine(w * 2.0**power) for w in weights)).float(), inputs().float()
     torch.set_default_dtype(torch.float32)
-    found = ra.measure_alignment(model, x, k=3)
+    found = ra.measure_alignment(model, x, k=3, method=method)
+    torch.testing.assert_close(found.singular_values[:, 0, :6], expected.float(), rtol=1e-4, atol=0)
+    assert (found.residuals > 0).any()
     for name in ("coupling", "coupling_ordered", "rank_energy", "rank_drop"):
         torch.testing.assert_close(getattr(found, name), getattr(exact, name).float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90)])
+@pytest.mark.parametrize("power", [-76, 76])
+def test_krylov_solves_in_the_unit_of_each_matrix(power, shape):
+    """Two matrices of 1e-23 or 1e23 and one of size 1, float32, in one batch: the same triplets to the last bit."""
+    spectrum = [0.9**i for i in range(60)]
+    matrices = torch.stack([matrix_with(spectrum, *shape, seed) for seed in range(3)]).float()
+    sizes = torch.tensor([2.0**power, 1.0, 2.0**power], dtype=torch.float32)
+    options = SVDOptions("krylov", 1e-4)
+    expected = decompose(MatrixBatch(matrices), 5, options)
+    found = decompose(MatrixBatch(matrices * sizes[:, None, None]), 5, options)
+    torch.testing.assert_close(expected.S, torch.tensor(spectrum[:5]).float().expand(3, 5), rtol=1e-5, atol=0)
+    assert torch.equal(found.S, expected.S * sizes[:, None])
+    for name in ("U", "V", "residuals"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("power", [-600, 600])

@@ -51,8 +51,8 @@ class AlignmentReport:
         affine_share: (n, L) β = 1 − u₁ᵀJh / (u₁ᵀF(h)): share of the branch's motion along u₁ that is not linear in its
             input h; 0 for a linear branch.
         alignment: (n,) mean of ``coupling`` over comparable pairs i ≠ j; NaN with fewer than two comparable blocks.
-        dead: (n, L) σ_1 is at most 1e-3 of its median over the blocks at that input: left out of the depth fit. Couplings
-            are 0 only where J is exactly zero.
+        dead: (n, L) σ_1 is at most 1e-3 of its median over the blocks at that input: left out of the depth fit.
+            Couplings are 0 only where J is exactly zero.
         still: (n, L) the block's step has length zero; it has no direction and is left out of line_shape_score.
         residuals: (n, L, r) of the singular triplets, relative to σ_1, see ``TruncatedSVD``.
         comparable: (L, L) the two blocks map between the same shapes. A score of an incomparable pair is NaN.

@@ -159,10 +159,11 @@ def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:
 
 def residual_norms(image: Tensor, preimage: Tensor, u: Tensor, s: Tensor, v: Tensor) -> Tensor:
     """``max(‖J v_i − σ_i u_i‖, ‖Jᵀ u_i − σ_i v_i‖) / σ_1`` (..., k) from ``J v`` (..., k, m), ``Jᵀ u`` (..., k, d)."""
-    right = (image - s[..., None] * u).norm(dim=-1)
-    left = (preimage - s[..., None] * v).norm(dim=-1)
     top = s[..., :1]
-    return torch.maximum(right, left) / torch.where(top > 0, top, torch.ones_like(top))
+    unit = torch.where(top > 0, top, torch.ones_like(top))[..., None]  # before anything is squared
+    right = ((image - s[..., None] * u) / unit).norm(dim=-1)
+    left = ((preimage - s[..., None] * v) / unit).norm(dim=-1)
+    return torch.maximum(right, left)
 
 
 def fix_signs(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

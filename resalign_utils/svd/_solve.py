@@ -13,7 +13,7 @@ from torch import Tensor
 from ..arithmetic import exact_arithmetic
 from ._copies import with_copies
 from ._dense import dense_svd
-from ._krylov import KrylovRun, block_krylov, default_block, random_block
+from ._krylov import KrylovRun, Product, block_krylov, default_block, random_block
 from ._operator import Method, Operator, OperatorBatch, SVDOptions, TruncatedSVD, check_rank, fix_signs, residual_norms
 
 SMALL = 512  # side of a matrix whose dense SVD is cheaper whatever k is
@@ -131,9 +131,19 @@ def _dense(operators: OperatorBatch, k: int, tol: float) -> KrylovRun:
 
 
 def _krylov(operators: OperatorBatch, k: int, options: SVDOptions, v0: Tensor | None) -> KrylovRun:
-    """Block Krylov from the smaller side, until no copy of a singular value is missing."""
+    """Block Krylov in a unit of each matrix' size: what is squared on the way neither underflows nor overflows."""
+    products = _InOwnUnit()
+    forward, adjoint = (products.of(product) for product in _flat_products(operators))
+    found = _from_the_smaller_side(operators, forward, adjoint, k, options, v0)
+    assert products.unit is not None
+    return replace(found, S=found.S * products.unit[..., 0])
+
+
+def _from_the_smaller_side(
+    operators: OperatorBatch, forward: Product, adjoint: Product, k: int, options: SVDOptions, v0: Tensor | None
+) -> KrylovRun:
+    """Block Krylov, until no copy of a singular value is missing."""
     n, (m, d) = len(operators), operators.shape
-    forward, adjoint = _flat_products(operators)
     rows, wide = default_block(n, m, d, k), d > m
     start = random_block(n, rows, min(m, d), options.seed, operators.dtype, operators.device)
     if v0 is not None:
@@ -147,6 +157,24 @@ def _krylov(operators: OperatorBatch, k: int, options: SVDOptions, v0: Tensor | 
     turned = with_copies(solve, adjoint, forward, start, k, options, spent)  # Jᵀ = V Σ Uᵀ
     u, v = fix_signs(turned.V, turned.U)
     return replace(turned, U=u, V=v)
+
+
+class _InOwnUnit:
+    """Products with n matrices over powers of two ``unit`` (n, 1, 1), which the first product tells; that is exact."""
+
+    unit: Tensor | None = None
+
+    def of(self, product: Product) -> Product:
+        def scaled(vectors: Tensor) -> Tensor:
+            images = product(vectors)  # (n, b, ...)
+            if self.unit is None:
+                largest = images.abs().amax((1, 2), keepdim=True)
+                tiny = torch.finfo(images.dtype).tiny
+                sized = torch.where(largest.isfinite() & (largest >= tiny), largest, 1.0)
+                self.unit = torch.ldexp(torch.ones_like(sized), torch.frexp(sized).exponent - 1)
+            return images / self.unit
+
+        return scaled
 
 
 def _flat_products(operators: OperatorBatch):
