@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..operators import OperatorBatch
 from ..residuals import Residual
-from ..svd import numerical_rank
-from ._svd import BlockSVD, unit_of
+from ..svd import numerical_rank, unit_of
+from ._svd import BlockSVD
 
 
 def line_shape_score(steps: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def couplings(
         frames = frames_of([svds[j] for j in others], k, tol)
         inside = in_frames(operator, frames)  # (n, J, k, k) = U_jᵀ J_i V_j
         scores["coupling"][:, i, others] = ratio(_trace(inside), sigma[:, None])
-        unit = unit_of(svd.S)  # (n, 1)
+        unit = unit_of(svd.S[:, :1])
         off = ((inside - torch.diag_embed(diagonal)[:, None]).flatten(2) / unit[..., None]).norm(dim=-1)
         size = (diagonal / unit).norm(dim=-1, keepdim=True)
         scores["coupling_ordered"][:, i, others] = torch.where(size > 0, 1 - ratio(off, size), 0.0)
@@ -163,9 +163,8 @@ def mean_over(scores: Tensor, pairs: Tensor) -> Tensor:
 
 
 def in_own_unit(values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
-    """Values over the largest magnitude along the dimensions, so that squares neither overflow nor underflow."""
-    largest = values.abs().amax(dimensions, keepdim=True)
-    return values / torch.where(largest > 0, largest, torch.ones_like(largest))
+    """Values over a power of two of the size of the largest one along the dimensions."""
+    return values / unit_of(values.abs().amax(dimensions, keepdim=True))
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

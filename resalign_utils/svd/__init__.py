@@ -9,6 +9,7 @@ from ._operator import (
     TruncatedSVD,
     check_rank,
     numerical_rank,
+    unit_of,
     whole_number,
 )
 from ._solve import cheaper_method, decompose, truncated_svd, warn_if_unconverged
@@ -25,6 +26,7 @@ __all__ = [
     "dense_svd",
     "numerical_rank",
     "truncated_svd",
+    "unit_of",
     "warn_if_unconverged",
     "whole_number",
 ]

@@ -145,6 +145,15 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
+def unit_of(largest: Tensor) -> Tensor:
+    """Powers of two (...) of the size of ``largest`` (...), to divide by before anything is squared; 1 where that is 0.
+
+    Division by them is exact, and squares then neither overflow nor underflow: those of 1e-23 are 0 in float32.
+    """
+    sized = torch.where(largest.isfinite() & (largest >= torch.finfo(largest.dtype).tiny), largest, 1.0)
+    return torch.ldexp(torch.ones_like(sized), torch.frexp(sized).exponent - 1)
+
+
 def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:
     """Number (...,) of singular values (..., k) above ``max(max(shape) · ε, tol) · σ_1``: behind it vectors are noise.
 

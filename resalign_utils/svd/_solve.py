@@ -14,7 +14,17 @@ from ..arithmetic import exact_arithmetic
 from ._copies import with_copies
 from ._dense import dense_svd
 from ._krylov import KrylovRun, Product, block_krylov, default_block, random_block
-from ._operator import Method, Operator, OperatorBatch, SVDOptions, TruncatedSVD, check_rank, fix_signs, residual_norms
+from ._operator import (
+    Method,
+    Operator,
+    OperatorBatch,
+    SVDOptions,
+    TruncatedSVD,
+    check_rank,
+    fix_signs,
+    residual_norms,
+    unit_of,
+)
 
 SMALL = 512  # side of a matrix whose dense SVD is cheaper whatever k is
 
@@ -168,10 +178,7 @@ class _InOwnUnit:
         def scaled(vectors: Tensor) -> Tensor:
             images = product(vectors)  # (n, b, ...)
             if self.unit is None:
-                largest = images.abs().amax((1, 2), keepdim=True)
-                tiny = torch.finfo(images.dtype).tiny
-                sized = torch.where(largest.isfinite() & (largest >= tiny), largest, 1.0)
-                self.unit = torch.ldexp(torch.ones_like(sized), torch.frexp(sized).exponent - 1)
+                self.unit = unit_of(images.abs().amax((1, 2), keepdim=True))
             return images / self.unit
 
         return scaled
