@@ -132,8 +132,8 @@ def _dense(operators: OperatorBatch, k: int, tol: float) -> KrylovRun:
     if (residuals > max(tol, 1e3 * torch.finfo(s.dtype).eps)).any():
         warnings.warn(
             f"The products with the operator disagree with the triplets of the matrix that it forms, by "
-            f"{float(residuals.max()):.1e} σ_1. They may be computed in lower precision, or not be linear, or the device's "
-            "SVD of a matrix is coarse in float32 (cuSOLVER's is): take method='krylov', or float64.",
+            f"{float(residuals.max()):.1e} σ_1. They may be computed in lower precision, or not be linear, or the "
+            "device's SVD of a matrix is coarse in float32 (cuSOLVER's is): take method='krylov', or float64.",
             RuntimeWarning,
             stacklevel=4,
         )
