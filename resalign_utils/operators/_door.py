@@ -218,7 +218,7 @@ def _beside(branch: Branch, x: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
     size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (x.dim() - 1))
     generator = torch.Generator().manual_seed(100 + attempt)
     noise = 0.5 + torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x)
-    near = x + JITTER * size * noise * torch.where(x < 0, -1.0, 1.0)  # away from zero: no sign changes
+    near = x + JITTER * size * noise * torch.where(x < 0, -1.0, 1.0).to(x)  # away from zero: no sign changes
     if not torch.isfinite(branch(near.clone())).all():
         near = x
     # one part the same for all of a channel, since what depends on means hardly feels independent entries

@@ -398,3 +398,12 @@ def test_cancellation_in_single_precision_is_told_with_its_remedy():
     with pytest.raises(ValueError, match=r"small difference of large numbers.*try float64"):
         JacobianBatch(branch, normal(2, 40, dtype=torch.float32))
     JacobianBatch(branch, normal(2, 40))
+
+
+def test_default_dtype_of_another_precision_does_not_matter():
+    layer, x = nn.Linear(4, 4), normal(3, 4, dtype=torch.float32)
+    torch.set_default_dtype(F64)
+    try:
+        assert dense_jacobians(layer, x).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
