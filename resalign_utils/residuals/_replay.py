@@ -2,109 +2,181 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from ..precision import in_double
 from ._bound import Arguments, BoundBranch, Held, hold
 from ._registry import Branch, Parts, parts_of
-from ._watch import Call, eagerly, logits_of, state_of
+from ._watch import Call, eagerly, state_of
 
-# Rounding of a block, relative to the largest entry of a row: the same sums, perhaps in another order.
-ROUNDING = {torch.float32: 5e-5, torch.float64: 1e-10}
-_OTHER_ROWS = 1e-3  # the same, between batches of different sizes
-_CHANCE = 1e-3  # what two evaluations may differ by, relative to the largest entry
+# Rounding of a block, by the arithmetic: relative to what its branch adds, and to the largest entry of a row. The same
+# sums may be taken in another order.
+_ROUNDING = {torch.float64: (1e-9, 1e-13), torch.float32: (1e-3, 1e-6)}
+_OTHER_ROWS = {torch.float64: 1e-9, torch.float32: 1e-3}  # between batches of different sizes
+_AS_SINGLE = 1e-2  # relative to the largest entry: whether float64 computes the same function
 
 
 @dataclass(frozen=True)
 class _Replay:
-    """What a block's parts gave: z = shortcut + F and σ(z) (n, *out); the largest entries (n,) on the way."""
+    """What a block's parts gave.
 
+    Attributes:
+        f: F (n, *out).
+        skip: the shortcut (n, *out), None for none.
+        z: their sum (n, *out).
+        output: σ(z) (n, *out).
+        bare: σ(skip) (n, *out), None for none.
+        in_place: whether F changed its argument.
+    """
+
+    f: Tensor
+    skip: Tensor | None
     z: Tensor
     output: Tensor
-    largest: Tensor
-    in_place: bool  # whether F changed its argument
+    bare: Tensor | None
+    in_place: bool
 
-    def error(self, output: Tensor) -> float:
-        """The largest difference from the block's output, relative to the largest entry of its row; NaN if one is."""
-        tiny = torch.finfo(output.dtype).tiny
-        return float(((self.output - output).flatten(1).abs().amax(1) / self.largest.clamp(min=tiny)).max())
+    @cached_property
+    def added(self) -> Tensor:
+        """The largest entry (n,) of what F adds to the output."""
+        added = self.f if self.output is self.z else self.output if self.bare is None else self.output - self.bare
+        return _size(added).nan_to_num(0.0)
+
+    @cached_property
+    def largest(self) -> Tensor:
+        """The largest entry (n,) on the way."""
+        parts = [self.f, self.z, self.output] if self.skip is None else [self.f, self.z, self.output, self.skip]
+        return torch.stack([_size(part) for part in parts]).amax(0)
+
+    def wrong(self, output: Tensor) -> tuple[float, float] | None:
+        """The largest difference from the block's output, and what F adds there, relative to the row's largest entry.
+
+        None if no row differs by more than rounding.
+        """
+        of_added, of_largest = _ROUNDING[self.output.dtype]
+        gap = _size(self.output - output)
+        if bool((gap <= of_added * self.added + of_largest * self.largest).all()):
+            return None
+        error = (gap / self.largest.clamp(min=torch.finfo(gap.dtype).tiny)).nan_to_num(torch.inf)
+        row = int(error.argmax())
+        return float(error[row]), float(self.added[row] / self.largest[row])
+
+    def is_at(self, index: Tensor, whole: _Replay) -> bool:
+        """Whether this is what the whole gave at the rows ``index``."""
+        tolerance = _OTHER_ROWS[self.output.dtype]
+        output = _size(self.output - whole.output[index]) <= tolerance * whole.largest[index]
+        f = _size(self.f - whole.f[index]) <= tolerance * _size(whole.f)[index]
+        return bool((output & f).all())
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """A replay, the block's output (n, *out) in the same arithmetic, and what evaluates in it."""
+
+    replay: _Replay
+    output: Tensor
+    evaluate: Callable[..., Any]
 
 
 def replayed(call: Call) -> Branch:
     """The branch of a block with its constants held, after the replay.
+
+    Block and parts are compared in float64, where what is lost in the rounding of a large state shows too. Where that
+    cannot be, in a block that asks for its dtype or is compiled, a branch below 1e-6 of the state is compared with
+    nothing.
 
     Raises:
         TypeError: a registered function returns no parts, or a part no tensor.
         ValueError: the parts do not give the block's output, or its outer activation has no derivative.
     """
     parts = parts_of(call.block)
-    try:
-        replay = _replay(call, parts, call.arguments, call.input)
-    except Exception as raised:
-        raised.add_note(
-            f"It was raised by the replay of {call.label}. Parts that take them are called with all that the block is "
-            "called with; register 'lambda h: f(h)' for one that is to get h alone."
-        )
-        raise
-    if not (error := replay.error(call.output)) <= ROUNDING[call.output.dtype]:
-        raise ValueError(_difference(call, parts, replay, error))
-    arguments, eager = _decided(call, parts), eagerly(call.block)
+    replay = _replay(call, parts, call.arguments, call.input)
+    proof = _doubled(call, parts) or _Proof(replay, call.output, lambda function, *args: function(*args))
+    if (wrong := proof.replay.wrong(proof.output)) is not None:
+        raise ValueError(_difference(call, parts, replay, *wrong))
+    arguments, eager = _decided(call, parts, proof), eagerly(call.block)
     outer = None if parts.outer is None else _held(call, parts.outer, replay.z)
     if outer is None and eager is None and not (replay.in_place or arguments.args or arguments.kwargs):
         return parts.branch  # nothing to hold
     return BoundBranch(parts.branch, arguments, outer, replay.in_place, eager)
 
 
-def check_repeatable(model: nn.Module, x: Tensor, logits: Tensor, calls: list[Call]) -> None:
-    """Refuse a model whose second evaluation at x gives other logits (n, C).
-
-    Raises:
-        ValueError: it does; the text names the block where it begins, if it is one.
-    """
-    if _alike(logits, logits_of(model(x.clone()))):
-        return
-    drawing = (call.label for call in calls if not _alike(call.output, _again(call)))
-    where = next(drawing, "a layer outside of its residual blocks")
-    raise ValueError(
-        f"Two evaluations of {type(model).__name__} at the same inputs differ; the first to differ is {where}. It "
-        "draws by chance in eval mode too, or remembers: F.dropout needs training=self.training."
-    )
-
-
-def _again(call: Call) -> Tensor:
-    arguments = call.arguments
-    return state_of(call.name, call.block(call.input.clone(), *arguments.args, **arguments.kwargs))
+def _doubled(call: Call, parts: Parts) -> _Proof | None:
+    """The same in float64; None where that is not what the block computes."""
+    if call.output.dtype == torch.float64:
+        return None
+    try:
+        output = in_double(_output, call)
+        replay = in_double(_replay, call, parts, call.arguments, call.input)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # it asks for a dtype, or is compiled; that the parts can be evaluated has been seen
+        return None
+    same = output.shape == call.output.shape and output.dtype == replay.output.dtype == torch.float64
+    close = same and bool((_size(output - call.output) <= _AS_SINGLE * _size(output)).all())
+    return _Proof(replay, output, in_double) if close else None
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    a, b = a.nan_to_num(), b.nan_to_num()
-    return a.shape == b.shape and bool((a - b).abs().max() <= _CHANCE * a.abs().max())
+def _output(call: Call) -> Tensor:
+    """The block's output, evaluated again."""
+    args, kwargs = tree_map_only(Tensor, torch.clone, (call.arguments.args, dict(call.arguments.kwargs)))
+    return state_of(call.name, call.block(call.input.clone(), *args, **kwargs))
+
+
+def _size(a: Tensor) -> Tensor:
+    """The largest entry (n,) of each row (n, ...)."""
+    return a.flatten(1).abs().amax(1)
 
 
 def _replay(call: Call, parts: Parts, arguments: Arguments, h: Tensor) -> _Replay:
     given = h.clone()
     before = given._version
-    f = _tensor(call, "branch", arguments.call(parts.branch, given))
-    in_place, terms = given._version != before or not torch.equal(given, h), [f]  # .data has no version
-    if parts.shortcut is not None:
-        terms.append(_tensor(call, "shortcut", arguments.call(parts.shortcut, h.clone())))
-    if len({term.shape for term in terms}) > 1 or len(f) != len(h):
-        shapes = " and its shortcut ".join(str(tuple(term.shape)) for term in terms)
+    f = _part(call, "branch", parts.branch, given, arguments)
+    in_place = given._version != before or not torch.equal(given, h)  # .data has no version
+    skip = None if parts.shortcut is None else _part(call, "shortcut", parts.shortcut, h.clone(), arguments)
+    if len(f) != len(h) or (skip is not None and skip.shape != f.shape):
+        shapes = " and its shortcut ".join(str(tuple(term.shape)) for term in (f, skip) if term is not None)
         raise ValueError(
             f"{call.label}: its registered branch gives {shapes} for an input {tuple(h.shape)}. They must have one "
             "shape: where a block changes it, return (branch, shortcut, outer), with None for no shortcut."
         )
-    z = sum(terms[1:], start=f)
-    output = z if parts.outer is None else _tensor(call, "outer activation", parts.outer(z.clone()))
+    z = f if skip is None else skip + f
+    output, bare = (_outside(call, parts, term) for term in (z, skip))
     if output.shape != (len(h), *call.output.shape[1:]):
         raise ValueError(
             f"{call.label}: its registered parts give {tuple(output.shape)}, the block {tuple(call.output.shape)}."
         )
-    largest = torch.stack([part.flatten(1).abs().amax(1) for part in (*terms, z, output)]).amax(0)
-    return _Replay(z, output, largest, in_place)
+    return _Replay(f, skip, z, output, bare, in_place)
+
+
+def _outside(call: Call, parts: Parts, z: Tensor | None) -> Any:
+    """σ(z), None of None."""
+    if z is None or parts.outer is None:
+        return z
+    return _part(call, "outer activation", parts.outer, z.clone(), None)
+
+
+def _part(call: Call, part: str, function: Branch, h: Tensor, arguments: Arguments | None) -> Tensor:
+    try:
+        value = function(h) if arguments is None else arguments.call(function, h)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as raised:  # whatever a function makes of what it is called with
+        why = next(iter(str(raised).strip().splitlines()), "")
+        raise ValueError(
+            f"{call.label}: its registered {part} cannot be evaluated at {tuple(h.shape)} "
+            f"({type(raised).__name__}: {why}). Parts that take them are called with "
+            "all that the block is called with; register 'lambda h: f(h)' for one that is to get h alone."
+        ) from raised
+    return _tensor(call, part, value)
 
 
 def _tensor(call: Call, part: str, value: object) -> Tensor:
@@ -113,23 +185,25 @@ def _tensor(call: Call, part: str, value: object) -> Tensor:
     return value
 
 
-def _decided(call: Call, parts: Parts) -> Arguments:
+def _decided(call: Call, parts: Parts, proof: _Proof) -> Arguments:
     """The arguments, with those told apart that have a row for each row of the state from those that are shared.
 
     Their shapes do not tell: a mask (T, T) may meet T inputs. Other rows in another number do, and they show a block
     that mixes its inputs, or that knows them from elsewhere.
     """
     n, undecided, failed = call.arguments.n, call.arguments.undecided, None
+    if n == 1 and not undecided:
+        return call.arguments  # nothing to take along; that no other input is met, the whole model has shown
     index = torch.tensor([n - 1, 0, 0, n // 2][: 4 if n == 3 else 3], device=call.input.device)
     for per_row in product((True, False), repeat=len(undecided)):
         chosen = frozenset(name for name, rowwise in zip(undecided, per_row, strict=True) if rowwise)
         arguments = replace(call.arguments, per_row=chosen)
         try:
-            replay = _replay(call, parts, arguments.rows(index), call.input[index])
+            replay = proof.evaluate(_replay, call, parts, arguments.rows(index), call.input[index])
         except Exception as error:  # whatever the block makes of shapes that do not fit: not this reading
             failed = error
             continue
-        if replay.error(call.output[index]) <= _OTHER_ROWS:
+        if replay.is_at(index, proof.replay):
             return arguments
     names = ", ".join(f"'{name}'" if isinstance(name, str) else f"number {name + 2}" for name in undecided)
     further = (
@@ -150,13 +224,22 @@ def _held(call: Call, outer: Branch, z: Tensor) -> Held:
         raise ValueError(f"{call.label}: its outer activation {error}.") from error
 
 
-def _difference(call: Call, parts: Parts, replay: _Replay, error: float) -> str:
+def _difference(call: Call, parts: Parts, replay: _Replay, error: float, added: float) -> str:
     formula = "branch(h)" if parts.shortcut is None else "shortcut(h) + branch(h)"
     formula = formula if parts.outer is None else f"outer({formula})"
     hint = " Its branch changes its argument in place, which its shortcut may then see." if replay.in_place else ""
     return (
         f"{call.label} is not what is registered for it: {formula} differs from its output by {error:.1e} of the "
-        f"largest entry.{hint} Check what the registered function returns, (branch, shortcut, outer): a skip that is "
-        "not the identity or is taken only sometimes, another activation outside of the sum, a subclass with a forward "
-        "of its own."
+        f"largest entry, where the branch adds {added:.1e}.{hint}{_hooks(call.block)} Check what the registered "
+        "function returns, (branch, shortcut, outer): a skip that is not the identity or is taken only sometimes, "
+        "another activation outside of the sum, a subclass with a forward of its own."
     )
+
+
+def _hooks(block: nn.Module) -> str:
+    """A hint at what no forward pass shows."""
+    hooks = [*block._forward_pre_hooks.values(), *block._forward_hooks.values()]
+    if not hooks:
+        return ""
+    names = ", ".join(getattr(hook, "__name__", type(hook).__name__) for hook in hooks)
+    return f" It has forward hooks ({names}), which its parts do not pass: remove them, or register what they do."

@@ -14,7 +14,8 @@ from ..arithmetic import exact_arithmetic
 from ..operators import branch_rows
 from ._checks import check_inputs, unwrapped
 from ._registry import Branch
-from ._replay import check_repeatable, replayed
+from ._replay import replayed
+from ._rows import check_rows
 from ._watch import Call, as_it_was, eagerly, watched
 
 
@@ -109,7 +110,8 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
     Blocks are found by their type (see :func:`residual_branch`), in the order in which the forward pass calls them; a
     registered block inside another one belongs to the outer one. The state is a block's first argument and the tensor,
     or the first of a tuple, that it returns; what else it is called with is held. Each block is replayed: its
-    registered parts must give its output. All is done in full precision, and the model is left as it was.
+    registered parts must give its output. The model is evaluated again where some inputs are changed: those that are
+    not must keep all states. All is done in full precision, and the model is left as it was.
 
     Args:
         model: a network in eval mode, on x's device; what DataParallel, DistributedDataParallel or ``torch.compile``
@@ -125,13 +127,14 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
         ValueError: empty batch, NaN or infinite inputs, weights or states, mixed devices or dtypes, half precision, a
             quantised, sharded or empty model, a model in train mode that has batch norm or dropout, batch norm without
             running statistics, dropout that is always on, no residual block found, a block that is called twice, a
-            state without a row for each input, a block whose registered parts do not give its output.
+            state without a row for each input, a block whose registered parts do not give its output, a result that
+            depends on the other inputs of the batch or on chance.
     """
     model = unwrapped(model)
     check_inputs(model, x)
     with _measuring(model, x):
         calls, logits = _calls(model, x)
-        check_repeatable(model, x, logits, calls)
+        check_rows(model, x, calls, logits)
         branches = [replayed(call) for call in calls]
     residuals = []
     for index, (call, branch, before) in enumerate(zip(calls, branches, [None, *calls], strict=False), start=1):
@@ -160,11 +163,7 @@ def _measuring(model: nn.Module, x: Tensor) -> Iterator[None]:
 def _calls(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
     calls, logits = watched(model, x)
     if not calls:
-        kinds = sorted({type(m).__name__ for m in model.modules() if list(m.children())})
-        raise ValueError(
-            f"No residual block found in {type(model).__name__}; its composite modules are {', '.join(kinds)}. "
-            "Register the one that holds a skip with @resalign_utils.residual_branch.register."
-        )
+        raise ValueError(f"No residual block found in {type(model).__name__}{_why_none(model)}")
     for index, call in enumerate(calls, start=1):
         if any(other.block is call.block for other in calls[: index - 1]):
             raise ValueError(
@@ -177,6 +176,22 @@ def _calls(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
                 "finite: the network overflows. Measure in float64, or look at the weights' scale."
             )
     return calls, logits
+
+
+def _why_none(model: nn.Module) -> str:
+    """The rest of the sentence that no residual block is found."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return ": torch.jit hides the types of a model's modules. Give the eager model that it was made from."
+    if any(isinstance(module, torch.fx.GraphModule) for module in model.modules()):
+        return (
+            ": torch.fx, by which linearize and fold work, makes one flat graph of a model, without its blocks. Give "
+            "the model that it was made from."
+        )
+    kinds = sorted({type(m).__name__ for m in model.modules() if list(m.children())})
+    return (
+        f"; its composite modules are {', '.join(kinds)}. Register the one that holds a skip with "
+        "@resalign_utils.residual_branch.register."
+    )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

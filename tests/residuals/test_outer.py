@@ -229,6 +229,34 @@ def test_outer_activation_with_another_derivative_than_its_values_is_refused(out
         trace(Post(tanh_branch(), outer).double(), normal(5, 4) + 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("part", [1e-3, 0.01, 0.05, 0.1])
+def test_an_outer_activation_that_hides_a_small_part_is_refused(part, dtype):
+    block = Post(tanh_branch(), lambda z: z * (1 + part * z.detach().tanh())).to(dtype)
+    with pytest.raises(ValueError, match="its outer activation has another derivative by autograd than by its values"):
+        trace(block, normal(5, 4).to(dtype))
+    weighted = nn.Linear(4, 4)
+    block = Post(tanh_branch(), lambda z: weighted(z) + part * z.detach()).to(dtype)
+    weighted.to(dtype)
+    with pytest.raises(ValueError, match="its outer activation has another derivative by autograd than by its values"):
+        trace(block, normal(5, 4).to(dtype))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2])
+def test_an_outer_activation_that_knows_no_float64_is_compared_in_float32(part):
+    def picky(z):
+        if z.dtype != torch.float32:
+            raise TypeError("float32")
+        return z.tanh() + part * z.detach()
+
+    block = Post(tanh_branch(), picky)
+    if part == 0.0:
+        assert trace(block, normal(5, 4).float()).residuals
+        return
+    with pytest.raises(ValueError, match="has another derivative by autograd than by its values"):
+        trace(block, normal(5, 4).float())
+
+
 def test_outer_activation_without_derivative_is_refused():
     text = (
         r"Block '' \(Post\): its outer activation cannot be differentiated \(element 0 of tensors does not require grad"

@@ -1,16 +1,17 @@
 """What a trace refuses, each with its text; and that it leaves a model as it was."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from contracts import randomised
 from torch import nn
 from torch.testing import assert_close
-from torchvision.models import quantization
+from torchvision.models import quantization, resnet18
 from torchvision.ops import StochasticDepth
 
-from resalign_utils import ResidualBlock, ResNetConfig, build_model, residual_branch, trace
+from resalign_utils import ResidualBlock, ResNetConfig, build_model, linearize, residual_branch, trace
 from resalign_utils.models import ResNet
 
 
@@ -42,6 +43,21 @@ def test_network_without_known_blocks_is_refused_with_what_it_holds():
     text = r"No residual block found in Sequential; its composite modules are Sequential. Register the one that holds"
     with pytest.raises(ValueError, match=text):
         trace(model, torch.ones(1, 3))
+
+
+def test_scripted_model_is_refused_with_what_to_give(small):
+    text = r"No residual block found in \w+: torch.jit hides the types of a model's modules. Give the eager model"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and used all the same
+        scripted = torch.jit.trace(*small)
+    with pytest.raises(ValueError, match=text):
+        trace(scripted, small[1])
+
+
+def test_graph_of_a_model_is_refused_with_what_to_give(small):
+    text = "No residual block found in .+: torch.fx, by which linearize and fold work, makes one flat graph .* Give the"
+    with pytest.raises(ValueError, match=text):
+        trace(linearize(randomised(resnet18(num_classes=3))), torch.ones(1, 3, 32, 32).double())
 
 
 def test_unknown_block_is_refused_with_how_to_register_it():
@@ -99,6 +115,7 @@ def test_nan_weights_and_statistics_are_refused_with_their_name(small, name):
 
 
 def test_overflow_is_refused_with_the_block_it_begins_in():
+    torch.manual_seed(1)
     branches = [nn.Linear(3, 3) for _ in range(3)]
     nn.init.constant_(branches[1].weight, 3e38)
     model = ResNet(nn.Identity(), [ResidualBlock(branch, 1.0, post=False) for branch in branches], nn.Linear(3, 2))

@@ -121,6 +121,113 @@ def test_the_size_of_the_difference_is_told():
         trace(model, h)
 
 
+SMALL = {
+    "another factor": (lambda f, h: h + 1e-5 * f(h), lambda f: lambda h: -3e-5 * f(h)),
+    "a smaller one": (lambda f, h: h + 1e-7 * f(h), lambda f: lambda h: 1.001e-7 * f(h)),
+    "a summand forgotten": (lambda f, h: h + f(h) * 1e-5 + (h * 1e-5).sin(), lambda f: lambda h: 1e-5 * f(h)),
+    "under an activation": (
+        lambda f, h: F.gelu(h + 1e-5 * f(h)),
+        lambda f: (lambda h: 2e-5 * f(h), identity, F.gelu),
+    ),
+    "in a norm": (
+        lambda f, h: F.layer_norm(1e3 * h + f(h), (4,)),
+        lambda f: (lambda h: 1.01 * f(h), lambda h: 1e3 * h, lambda z: F.layer_norm(z, (4,))),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(("forward", "parts"), SMALL.values(), ids=SMALL)
+def test_a_branch_that_is_small_beside_the_state_is_checked(forward, parts, n, dtype):
+    with pytest.raises(ValueError, match="is not what is registered for it"):
+        trace(around(forward, parts).to(dtype), normal(n, 4).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_massive_activation_hides_no_other_unit(dtype):
+    def massive(h):
+        return h + torch.tensor([1e5, 0, 0, 0], dtype=h.dtype)
+
+    right = (lambda f, h: massive(h) + 1e-3 * f(h), lambda f: (lambda h: 1e-3 * f(h), massive, None))
+    assert trace(around(*right).to(dtype), normal(2, 4).to(dtype)).residuals
+    with pytest.raises(ValueError, match="is not what is registered for it"):
+        trace(around(right[0], lambda f: (lambda h: 2e-3 * f(h), massive, None)).to(dtype), normal(2, 4).to(dtype))
+
+
+class Transformer(nn.Module):
+    """h + g·attention(h), then + g·MLP."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.attend, self.mlp, self.whole = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 8), whole
+
+    def branch(self, h):
+        f = 1e-6 * self.attend(h, h, h, need_weights=False)[0]
+        return f + 1e-6 * self.mlp(h + f) if self.whole else f
+
+    def forward(self, h):
+        h = h + 1e-6 * self.attend(h, h, h, need_weights=False)[0]
+        return h + 1e-6 * self.mlp(h)
+
+
+residual_branch.register(Transformer, lambda block: block.branch)
+
+
+def test_a_transformer_that_forgets_its_mlp_is_refused():
+    torch.manual_seed(0)
+    assert trace(Transformer(True), torch.randn(2, 5, 8)).residuals
+    with pytest.raises(ValueError, match=r"of the largest entry, where the branch adds \d\.\de-0[67]\."):
+        trace(Transformer(False), torch.randn(2, 5, 8))
+
+
+class Picky(Around):
+    """It asks for its dtype."""
+
+    def forward(self, h):
+        if h.dtype != torch.float32:
+            raise TypeError("float32")
+        return super().forward(h)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_where_float64_cannot_be_the_resolution_of_float32_is_left(factor):
+    torch.manual_seed(0)
+    model = Picky(lambda f, h: h + 1e-4 * f(h), lambda f: lambda h: factor * 1e-4 * f(h))
+    if factor == 1.0:
+        assert trace(model, normal(3, 4).float()).residuals
+        return
+    with pytest.raises(ValueError, match="is not what is registered for it"):
+        trace(model, normal(3, 4).float())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_hook_that_scales_is_named(before):
+    def doubled(module, args, *output):
+        return 2 * (output or args)[0]
+
+    model = around(lambda f, h: h + f(h), lambda f: f)
+    (model[1].register_forward_pre_hook if before else model[1].register_forward_hook)(doubled)
+    if before:  # what a trace sees is what the block is given
+        assert trace(model, normal(3, 4)).residuals
+        return
+    with pytest.raises(ValueError, match=r"It has forward hooks \(doubled\), which its parts do not pass: remove them"):
+        trace(model, normal(3, 4))
+
+
+@pytest.mark.parametrize("parts", [lambda f: f[0], lambda f: (f, f[2], None), lambda f: (f, None, f[2])], ids="012")
+def test_a_part_that_cannot_be_evaluated_is_named_with_the_reason(parts):
+    def broken(f):
+        made = parts(f)
+        return (lambda h: f(f[0](h)), None, None) if callable(made) else made
+
+    text = (
+        r"Block '1' \(Around\): its registered (branch|shortcut|outer activation) cannot be evaluated at \(3, 4\) \(R"
+    )
+    with pytest.raises(ValueError, match=text):
+        trace(around(lambda f, h: h + f(h), broken), normal(3, 4))
+
+
 def test_a_wrong_row_among_large_ones_is_found():
     model = around(lambda f, h: h + f(h) + (h[:, :1].abs() < 1e-5) * 1e-6, lambda f: f)
     h = normal(3, 4) * torch.tensor([[1e6], [1e6], [1e-6]], dtype=torch.float64)
