@@ -10,14 +10,19 @@ import sys
 import torch
 
 import resalign_utils as ra
-from resalign_utils.operators._derivatives import BackwardOnce, DoubleBackward, ForwardMode
+from resalign_utils.operators._derivatives import AsItIs, BackwardOnce, DoubleBackward, ForwardMode
 from tools.notebook_rules import ROOT
 
 from .branches import GROUPS, ROWS, Row
 from .oracle import faults, measure
 
 PAGE = ROOT / "book" / "limits_table.md"
-WAYS = {DoubleBackward: "backward twice", ForwardMode: "forward mode", BackwardOnce: "backward once"}
+WAYS = {
+    DoubleBackward: "backward twice",
+    AsItIs: "backward twice, layers as they are",
+    ForwardMode: "forward mode",
+    BackwardOnce: "backward once",
+}
 
 
 def outcome(row: Row) -> str:
