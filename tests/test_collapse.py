@@ -502,7 +502,8 @@ def test_no_more_than_a_chunk_passes_and_no_hook_stays(small):
     sizes = []
     model.stem.register_forward_hook(lambda _, args, out: sizes.append(len(out)))
     collapse_by_layer(model, x, y, chunk=20)
-    assert sizes == [1, 1, *[20, 20, 7] * 2]  # the first input twice: a trace repeats itself
+    assert sizes[-6:] == [20, 20, 7] * 2
+    assert max(sizes[:-6]) <= 4  # a trace of the first input, alone and beside others
     with pytest.raises(ValueError, match="NaN"):
         collapse_by_layer(model, x.where(torch.arange(47)[:, None, None, None] < 40, math.nan), y, chunk=20)
     assert not any(
