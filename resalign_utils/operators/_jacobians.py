@@ -98,7 +98,8 @@ class JacobianBatch(OperatorBatch):
         # about eight intermediate tensors of the widest layer live at once
         fits = self._memory // (8 * len(self) * max(self.shape) * self._x.element_size())
         most = max(1, min(k, fits))
-        return self._copies if self._derivative is not None and most < 4 * self._copies else most
+        serves = self._derivative is not None and self._copies / 2 <= most < 4 * self._copies
+        return self._copies if serves else most
 
     def _at(self, copies: int) -> DoubleBackward | None:
         """The derivative at the points, repeated so many times; None where the branch does not take so many."""

@@ -101,6 +101,22 @@ def test_chunks_bound_how_many_products_live_at_once():
     assert sizes[proved:] == [4]  # two products with each of two matrices, then one, beside a zero
 
 
+def test_graph_of_many_vectors_is_not_used_for_few():
+    sizes = []
+
+    def branch(h):
+        sizes.append(len(h))
+        return torch.sin(h)
+
+    operator = JacobianBatch(branch, normal(1, 64))
+    operator.dense()
+    proved = len(sizes)
+    operator.matmat(normal(1, 16, 64))
+    operator.matmat(normal(1, 12, 64))  # near enough
+    operator.matmat(normal(1, 2, 64))
+    assert sizes[proved:] == [16, 2]
+
+
 def test_weights_get_no_gradients_and_results_carry_none():
     branch = nn.Linear(3, 4).double()
     x = normal(2, 3).requires_grad_()
