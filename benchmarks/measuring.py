@@ -23,7 +23,8 @@ def measuring() -> dict[str, dict[str, Callable[[], object]]]:
 
     def one_by_one() -> list[list[torch.Tensor]]:
         jacobian = torch.autograd.functional.jacobian
-        return [[jacobian(r.branch, h[None]).reshape(64, 64) for h in r.input] for r in residuals]
+        alone = [[r.rows(torch.tensor([i])) for i in range(len(r.input))] for r in residuals]
+        return [[jacobian(one.branch, one.input).reshape(64, 64) for one in several] for several in alone]
 
     def row_by_row() -> list[torch.Tensor]:
         return [rows(r.branch, r.input) for r in residuals]
