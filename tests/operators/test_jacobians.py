@@ -451,7 +451,7 @@ def test_unit_that_rounding_moves_across_a_kink_is_no_batch_mixing():
         f[:, 0] = float(len(h) > 1)  # one unit of two hundred
         return f
 
-    probe(branch, (1, 200))
+    assert probe(branch, (1, 200)).shape == (200, 200)
 
 
 def test_zero_branch_passes_the_probe():
