@@ -38,6 +38,7 @@ class MatrixBatch:
 
     def __init__(self, matrices, in_shape=None, out_shape=None):
         self.matrices, self.matvecs, self.shape = matrices, 0, tuple(matrices.shape[1:])
+        self.together = len(matrices)
         self.dtype, self.device = matrices.dtype, matrices.device
         self.out_shape, self.in_shape = out_shape or (self.shape[0],), in_shape or (self.shape[1],)
 

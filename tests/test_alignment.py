@@ -541,6 +541,40 @@ def test_warm_start_between_blocks_of_different_shapes_is_left_out(pictures):
     assert torch.equal(cold[3].U, warm[3].U)  # the only one whose input has another shape than the block's before
 
 
+def in_step(path, k, entries, monkeypatch):
+    """Triplets with at most so many entries in step, and how many matrices each solve had."""
+    solved, solve = [], _svd.decompose
+    monkeypatch.setattr(_svd, "ENTRIES_IN_STEP", entries)
+    monkeypatch.setattr(_svd, "decompose", lambda batch, *rest: solved.append(len(batch)) or solve(batch, *rest))
+    svds = ra.jacobian_svd(path, k, method="krylov", tol=1e-11)
+    monkeypatch.undo()
+    return svds, solved
+
+
+@pytest.mark.parametrize(("entries", "expected"), [(1, [2] * 5), (2 * 2 * 40, [4, 4, 2]), (2**15, [10])])
+def test_small_blocks_of_one_shape_are_solved_in_step(entries, expected, monkeypatch):
+    spectrum = [0.9**i for i in range(40)]
+    blocks = [affine(s * matrix(orthogonal(40, s), spectrum, orthogonal(40, 9 + s))) for s in (1, 2, 3, 4, 5)]
+    svds, solved = in_step(ra.trace(chain(*blocks, dim=40), inputs(2, dim=40)), 4, entries, monkeypatch)
+    assert solved == expected
+    for scale, svd in enumerate(svds, 1):
+        assert svd.U.shape == svd.V.shape == (2, 4, 40)
+        assert svd.residuals.max() <= 1e-11
+        torch.testing.assert_close(svd.S, scale * torch.tensor(spectrum[:4]).expand(2, 4), rtol=1e-10, atol=0)
+        truth = ra.dense_svd(scale * matrix(orthogonal(40, scale), spectrum, orthogonal(40, 9 + scale))[None], 4)
+        torch.testing.assert_close(svd.V, truth[2].expand(2, 4, 40), rtol=0, atol=1e-8)
+
+
+def test_blocks_of_other_shapes_are_not_solved_in_one_step(pictures, monkeypatch):
+    path = ra.trace(*built(pictures, **NETWORKS["downsampling"]))
+    svds, solved = in_step(path, 4, 2**15, monkeypatch)
+    alone, each = in_step(path, 4, 1, monkeypatch)
+    assert len(solved) < len(each) == len(path.residuals)
+    for one, other in zip(svds, alone, strict=True):
+        for field in ("U", "S", "V"):
+            torch.testing.assert_close(getattr(one, field), getattr(other, field), rtol=0, atol=1e-8)
+
+
 def test_triplets_that_have_not_converged_are_announced_with_the_block():
     model = tanh_chain()
     path = ra.trace(model, inputs(2))

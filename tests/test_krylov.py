@@ -372,6 +372,17 @@ def test_seed_decides_everything_and_singular_values_do_not_depend_on_it(dtype):
     assert_close(one.S[20:], torch.zeros(5, dtype=dtype), rtol=0, atol=tolerance * float(one.S[0]))
 
 
+@pytest.mark.parametrize(("n", "length"), [(1, 2**11), (1, 2**11 + 1), (1, 3136), (2, 2**11), (1, 40)])
+def test_long_rows_are_multiplied_in_pieces_to_the_same_result(n, length):
+    generator = torch.Generator().manual_seed(0)
+    rows, basis = (torch.randn(n, count, length, generator=generator, dtype=F64) for count in (3, 7))
+    wide = torch.cat([basis, basis], 1)[:, :7]  # a view into a larger one, as the solver's bases are
+    coefficients = krylov._coefficients(rows, wide)
+    assert_close(coefficients, rows @ basis.mT, rtol=0, atol=1e-11)
+    expected = rows - coefficients @ basis
+    assert_close(krylov._without(rows, coefficients, wide), expected, rtol=0, atol=1e-12)
+
+
 def warm_starts(left, right, k):
     """Name → first vectors (b, d), by what they know of the k wanted right singular vectors (d, d)."""
     return {

@@ -75,8 +75,13 @@ class Frames:
 
 
 def frames_of(svds: Sequence[BlockSVD], k: int, tol: float) -> Frames:
-    left, right = ([getattr(svd, side)[:, :k] * _known(svd, side, k, tol) for svd in svds] for side in ("U", "V"))
-    return Frames(torch.stack(left, 1), torch.stack(right, 1))
+    known = torch.stack([_known(svd, k, tol) for svd in svds], 1)  # (n, J, k)
+
+    def stacked(side: str) -> Tensor:
+        vectors = torch.stack([getattr(svd, side)[:, :k] for svd in svds], 1)
+        return vectors.mul_(known.reshape(*known.shape, *[1] * (vectors.dim() - 3)))
+
+    return Frames(stacked("U"), stacked("V"))
 
 
 def couplings(
@@ -86,11 +91,12 @@ def couplings(
     n, blocks = len(svds[0].S), len(svds)
     names = ("coupling", "coupling_ordered", "coupling_mixed")
     scores = {name: svds[0].S.new_full((n, blocks, blocks), math.nan) for name in names}
-    comparable = comparable_blocks(residuals)
+    comparable, frames, framed = comparable_blocks(residuals), None, list[int]()
     for i, (residual, operator, svd) in enumerate(zip(residuals, operators, svds, strict=True)):
         others = comparable[i].nonzero().flatten().tolist()
         diagonal, sigma = svd.S[:, :k], svd.S[:, :k].sum(1)
-        frames = frames_of([svds[j] for j in others], k, tol)
+        if frames is None or others != framed:
+            frames, framed = frames_of([svds[j] for j in others], k, tol), others
         inside = in_frames(operator, frames)  # (n, J, k, k) = U_jᵀ J_i V_j
         scores["coupling"][:, i, others] = ratio(_trace(inside), sigma[:, None])
         unit = unit_of(svd.S[:, :1])
@@ -122,15 +128,12 @@ def left_right(svd: BlockSVD, k: int, tol: float) -> Tensor:
     u, v = svd.U[:, :k], svd.V[:, :k]
     if u.shape != v.shape:
         return svd.S.new_full((len(svd.S), k), math.nan)
-    known = _known(svd, "U", k, tol).flatten(2)[..., 0]
-    return torch.where(known > 0, (u * v).flatten(2).sum(-1), math.nan)
+    return torch.where(_known(svd, k, tol), (u * v).flatten(2).sum(-1), math.nan)
 
 
-def _known(svd: BlockSVD, side: str, k: int, tol: float) -> Tensor:
-    """1 for vectors up to the numerical rank, 0 behind it: (n, k, 1, ...), to multiply one side's vectors with."""
-    vectors: Tensor = getattr(svd, side)
-    known = torch.arange(k, device=vectors.device) < rank_of(svd, tol)[:, None]
-    return known.to(vectors.dtype).reshape(*known.shape, *[1] * (vectors.dim() - 2))
+def _known(svd: BlockSVD, k: int, tol: float) -> Tensor:
+    """Whether a vector's number is not above the numerical rank, (n, k)."""
+    return torch.arange(k, device=svd.S.device) < rank_of(svd, tol)[:, None]
 
 
 def rank_of(svd: BlockSVD, tol: float) -> Tensor:

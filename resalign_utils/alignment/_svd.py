@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..operators import JacobianBatch, OperatorBatch
+from ..operators import JacobianBatch, JoinedBatches, OperatorBatch
 from ..residuals import Residual, Trace
 from ..svd import Method, SVDOptions, TruncatedSVD, cheaper_method, check_rank, decompose, warn_if_unconverged
 
 LARGEST_JACOBIAN = 2**32  # bytes; the dense SVD of a larger matrix takes hours
 WORKING_MEMORY = 2**30  # bytes of matrices, frames and bases at a time; more inputs are measured in turn
 ROWS_OF_A_BASIS = 256  # that a Krylov solve is given room for
+ENTRIES_IN_STEP = 2**15  # of one vector for all the matrices that are solved together
 PROBES = 16
 
 
@@ -51,7 +52,7 @@ def jacobian_svd(
     method: Method = "auto",
     tol: float = 1e-4,
     seed: int = 0,
-    warm_start: bool = True,
+    warm_start: bool = False,
 ) -> list[BlockSVD]:
     """Singular triplets of every block's Residual Jacobian at every input.
 
@@ -61,8 +62,9 @@ def jacobian_svd(
         method: ``"dense"``, ``"krylov"``, or for each block the cheaper one, as in :func:`truncated_svd`.
         tol: residual, relative to σ_1, at which Krylov stops.
         seed: of Krylov's random vectors and of the probes for ‖J‖_F².
-        warm_start: start Krylov near the right singular vectors of the block before, if that has the same shape: blocks
-            that are aligned need fewer products.
+        warm_start: solve one block after the other, and start Krylov near the right singular vectors of the block
+            before, if that has the same shape: aligned blocks need a few products less. If not, small blocks of one
+            shape are solved in step, which is faster.
 
     Returns:
         One :class:`BlockSVD` a block, in the order of the forward pass.
@@ -93,18 +95,20 @@ def residual_jacobians(residual: Residual) -> Tensor:
 
 
 def open_and_decompose(
-    residuals: Sequence[Residual], k: int, options: SVDOptions, first: int = 0, *, warm_start: bool = True
+    residuals: Sequence[Residual], k: int, options: SVDOptions, first: int = 0, *, warm_start: bool = False
 ) -> Iterator[tuple[OperatorBatch, BlockSVD]]:
     """Each block's Jacobians, formed or by their products, and their triplets; ``first`` numbers the inputs."""
     before: BlockSVD | None = None
-    for residual in residuals:
-        operator = _open(residual, method_for(residual, k, options))
-        near = before.V if warm_start and before is not None and residual.input.shape == before.V[:, 0].shape else None
-        found = decompose(operator, k, options, near)
-        warn_if_unconverged(found, options.tol, f" of {_name(residual)}")
-        before = _with_norm(residual, operator, found, options.seed, first)
-        operator.release()
-        yield operator, before
+    for group in _in_step(residuals, k, options, warm_start):
+        operators = [_open(residual, method_for(residual, k, options)) for residual in group]
+        near = before.V if warm_start and before is not None and group[0].input.shape == before.V[:, 0].shape else None
+        found = decompose(operators[0] if len(group) == 1 else JoinedBatches(operators), k, options, near)
+        for i, (residual, operator) in enumerate(zip(group, operators, strict=True)):
+            own = _rows(found, slice(i * len(operator), (i + 1) * len(operator)))
+            warn_if_unconverged(own, options.tol, f" of {_name(residual)}")
+            before = _with_norm(residual, operator, own, options.seed, first)
+            operator.release()
+            yield operator, before
 
 
 def method_for(residual: Residual, k: int, options: SVDOptions) -> str:
@@ -178,6 +182,25 @@ def _open(residual: Residual, method: str) -> OperatorBatch:
         )
     operator = JacobianBatch(residual.branch, residual.input, name=_name(residual))
     return operator.materialise() if method == "dense" else operator
+
+
+def _in_step(residuals: Sequence[Residual], k: int, options: SVDOptions, warm_start: bool) -> Iterator[list[Residual]]:
+    """Neighbours of one shape that Krylov solves together: so small that what a step costs is not its arithmetic."""
+    group: list[Residual] = []
+    for residual in residuals:
+        alike = bool(group) and (residual.input.shape, _shape(residual)) == (group[0].input.shape, _shape(group[0]))
+        entries = (len(group) + 1) * len(residual.input) * max(_shape(residual))
+        together = alike and entries <= ENTRIES_IN_STEP and method_for(residual, k, options) == "krylov"
+        if group and (warm_start or not together):
+            yield group
+            group = []
+        group.append(residual)
+    yield group
+
+
+def _rows(found: TruncatedSVD, rows: slice) -> TruncatedSVD:
+    """The triplets of some of the matrices."""
+    return replace(found, **{name: getattr(found, name)[rows] for name in ("U", "S", "V", "residuals", "converged")})
 
 
 def _with_norm(residual: Residual, operator: OperatorBatch, found: TruncatedSVD, seed: int, first: int) -> BlockSVD:

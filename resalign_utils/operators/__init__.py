@@ -7,6 +7,7 @@ A branch maps ``h (n, *in)`` to ``(n, *out)`` row by row. At one point its Jacob
 from ._base import OperatorBatch, SingleOperator
 from ._derivatives import Branch, branch_rows
 from ._jacobians import MEMORY_BUDGET, JacobianBatch, JacobianOperator, dense_jacobians
+from ._joined import JoinedBatches
 from ._matrices import MatrixBatch
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Branch",
     "JacobianBatch",
     "JacobianOperator",
+    "JoinedBatches",
     "MatrixBatch",
     "OperatorBatch",
     "SingleOperator",

@@ -27,6 +27,7 @@ class OperatorBatch(ABC):
         device: of inputs and outputs.
         matvecs: number of single products done so far with each matrix, to form it as well; those with a matrix that is
             held in memory are not counted.
+        together: number of matrices that one call of the model multiplies with.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class OperatorBatch(ABC):
         self._n, self.in_shape, self.out_shape = n, in_shape, out_shape
         self.shape = math.prod(out_shape), math.prod(in_shape)
         self.dtype, self.device, self.matvecs = dtype, device, 0
+        self.together = n
 
     def __len__(self) -> int:
         return self._n

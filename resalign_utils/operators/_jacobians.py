@@ -76,20 +76,23 @@ class JacobianBatch(OperatorBatch):
     def _products(self, name: str, block: Tensor, shape: tuple[int, ...]) -> Tensor:
         n, k = block.shape[:2]
         with torch.inference_mode(False), exact_arithmetic(self.device):
-            result, first = block.new_empty(n, k, *shape), 0
+            result, first = block.new_empty(0), 0
             while first < k:
                 copies = self._chunk(k - first)
                 if (derivative := self._at(copies)) is None:
                     self._way = Way(self._way.derivative, repeats=False)
                     continue
-                vectors = block[:, first : first + copies].detach()
-                rows = vectors.transpose(0, 1)  # (c, n, ·): all points for the first vector, and so on
-                if len(rows) < copies:
-                    rows = torch.cat([rows, rows.new_zeros(copies - len(rows), *rows.shape[1:])])
+                rows = block[:, first : first + copies].detach().transpose(0, 1)  # (c, n, ·): by vectors, then points
+                if (spare := copies - len(rows)) > 0:
+                    rows = torch.cat([rows, rows.new_zeros(spare, *rows.shape[1:])])
                 product = getattr(derivative, name)(rows.flatten(0, 1)).reshape(copies, n, *shape)
-                result[:, first : first + copies] = product[: vectors.shape[1]].transpose(0, 1)
+                if copies - spare == k:
+                    return product[:k].transpose(0, 1)
+                if first == 0:
+                    result = block.new_empty(n, k, *shape)
+                result[:, first : first + copies] = product[: copies - spare].transpose(0, 1)
                 first += copies
-        return result
+            return result if k else block.new_empty(n, 0, *shape)
 
     def _chunk(self, k: int) -> int:
         """How many of k vectors to take at a time: as many as fit, or as the graph that is kept was made for."""

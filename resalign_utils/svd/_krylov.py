@@ -32,6 +32,7 @@ BASIS_MEMORY = 2**28  # bytes for the two bases
 LARGEST_BASIS = 256  # beyond, the dense SVD of B costs more than the products that a restart repeats
 BLOCK_ENTRIES = 2**15  # of a block: below, a product's fixed costs dominate; a larger block needs more products
 SMALLEST_BLOCK, LARGEST_BLOCK = 4, 8
+PIECES, LONG = 16, 2**11  # of rows, and the length from which on they are cut
 KEPT_LENGTH = 0.3  # a row that loses more in Gram–Schmidt is sent through once more (Daniel et al.)
 
 
@@ -122,7 +123,7 @@ def block_krylov(
 
 
 def default_block(n: int, m: int, d: int, k: int) -> int:
-    """Rows of a block, so that one product with n matrices has about BLOCK_ENTRIES entries."""
+    """Rows of a block, so that one product with n matrices at once has about BLOCK_ENTRIES entries."""
     rows = min(max(BLOCK_ENTRIES // (n * max(m, d)), SMALLEST_BLOCK), LARGEST_BLOCK)
     return min(rows, max(k, SMALLEST_BLOCK), m, d)
 
@@ -151,7 +152,7 @@ class _Bidiagonalisation:
         self.names = ("J v", "Jᵀ u")
         self.complete = False  # whether the bases span all there is: the triplets are exact
         self._scale = start.new_zeros(n)  # a lower bound of σ_1
-        self._front = self._orthonormalise(start, self.V[:, :0])[0]  # P, the next block of V
+        self._front = self._orthonormalise(start.clone(), self.V[:, :0])[0]  # P, the next block of V
         self._rest = start  # T, set by extend()
         self._known = start.new_zeros(n, self.block, 0)  # coefficients of J P in the last rows of U: Tᵀ
 
@@ -233,11 +234,11 @@ class _Bidiagonalisation:
     def _orthonormalise(self, rows: Tensor, basis: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Write rows (n, b, N) as ``C basis + L Q`` with orthonormal Q (n, rank, N), orthogonal to the basis (n, j, N).
 
-        Where rows depend on the basis or on each other, L has zero columns and Q random directions.
+        ``rows`` may be overwritten. Where rows depend on the basis or on each other, L has zero columns and Q random directions.
         """
         before = rows.norm(dim=-1)  # (n, b)
-        coefficients = rows @ basis.mT
-        rows = torch.baddbmm(rows, coefficients, basis, alpha=-1)
+        coefficients = _coefficients(rows, basis)
+        rows = _without(rows, coefficients, basis)
         rank = rank or rows.shape[1]
         if rank == rows.shape[1]:
             q, lower = _lq(rows)
@@ -254,8 +255,8 @@ class _Bidiagonalisation:
             fresh = random_block(len(q), rank, q.shape[2], self._seed, q.dtype, q.device)
             q = torch.where(lost[..., None], fresh / q.shape[-1] ** 0.5, q)
         for _ in range(5):
-            again = q @ basis.mT
-            q, turn = _lq(torch.baddbmm(q, again, basis, alpha=-1))
+            again = _coefficients(q, basis)
+            q, turn = _lq(_without(q, again, basis))
             coefficients, lower = coefficients + lower @ again, lower @ turn
             if (turn.diagonal(dim1=1, dim2=2).abs() > 0.5).all():
                 break
@@ -278,7 +279,7 @@ class _Watch:
         if worst <= self._tol:
             return True
         before, larger = self._last
-        step = size // 3  # nothing known: a third more
+        step = 3 * size // 4  # nothing known: it costs less to do a few products more than to look more often
         if worst < larger < math.inf and size > before and self._tol > 0:
             rate = math.log(larger / worst) / (size - before)
             step = min(step, math.ceil(math.log(worst / self._tol) / rate))
@@ -288,6 +289,32 @@ class _Watch:
     def restarted(self, size: int) -> None:
         """The basis is smaller now; look again when it is full, or has grown by half."""
         self._last, self._next = (size, math.inf), size + max(size // 2, self._block)
+
+
+def _coefficients(rows: Tensor, basis: Tensor) -> Tensor:
+    """``rows basisᵀ`` (n, b, j) of rows (n, b, N) and a basis (n, j, N)."""
+    if (pieces := _pieces(rows)) == 1:
+        return rows @ basis.mT
+    return (_cut(rows, pieces) @ _cut(basis, pieces).mT).sum(0, keepdim=True)
+
+
+def _without(rows: Tensor, coefficients: Tensor, basis: Tensor) -> Tensor:
+    """``rows − coefficients basis``, written over rows (1, b, N) of one matrix: fresh memory costs as much as this."""
+    if (pieces := _pieces(rows)) == 1:
+        return torch.baddbmm(rows, coefficients, basis, alpha=-1)
+    _cut(rows, pieces).sub_(coefficients.expand(pieces, -1, -1) @ _cut(basis, pieces))
+    return rows
+
+
+def _pieces(rows: Tensor) -> int:
+    """In how many pieces to multiply long rows of one matrix: BLAS gives a product of a few rows one core, pieces all."""
+    n, _, length = rows.shape
+    return math.gcd(length, PIECES) if n == 1 and length >= LONG else 1
+
+
+def _cut(rows: Tensor, pieces: int) -> Tensor:
+    """Rows (1, b, N) as (pieces, b, N / pieces), a view."""
+    return rows[0].unflatten(1, (pieces, -1)).transpose(0, 1)
 
 
 def _polished(rows: Tensor) -> Tensor:

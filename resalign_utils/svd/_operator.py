@@ -47,6 +47,7 @@ class OperatorBatch(Protocol):
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
+    together: int
 
     def __len__(self) -> int:
         """The number n of matrices."""

@@ -26,6 +26,7 @@ from ._operator import (
     unit_of,
 )
 
+HARMLESS = 2.0**-20  # sizes from here to its inverse can be squared in float32, and are left as they are
 SMALL = 512  # side of a matrix whose dense SVD is cheaper whatever k is
 
 
@@ -154,7 +155,7 @@ def _from_the_smaller_side(
 ) -> KrylovRun:
     """Block Krylov, until no copy of a singular value is missing."""
     n, (m, d) = len(operators), operators.shape
-    rows, wide = default_block(n, m, d, k), d > m
+    rows, wide = default_block(operators.together, m, d, k), d > m
     start = random_block(n, rows, min(m, d), options.seed, operators.dtype, operators.device)
     if v0 is not None:
         near = _mixed(_checked_start(v0, operators), rows, options.seed)
@@ -173,13 +174,17 @@ class _InOwnUnit:
     """Products with n matrices over powers of two ``unit`` (n, 1, 1), which the first product tells; that is exact."""
 
     unit: Tensor | None = None
+    _all_one = False
 
     def of(self, product: Product) -> Product:
         def scaled(vectors: Tensor) -> Tensor:
             images = product(vectors)  # (n, b, ...)
             if self.unit is None:
-                self.unit = unit_of(images.abs().amax((1, 2), keepdim=True))
-            return images / self.unit
+                unit = unit_of(images.abs().amax((1, 2), keepdim=True))
+                harmless = (unit > HARMLESS) & (unit < 1 / HARMLESS)
+                self.unit = torch.where(harmless, 1.0, unit)
+                self._all_one = bool(harmless.all())
+            return images if self._all_one else images / self.unit
 
         return scaled
 
@@ -226,6 +231,8 @@ def _lengthened(rows: Tensor) -> Tensor:
 
 class _Alone:
     """An operator as a batch of one."""
+
+    together = 1
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
