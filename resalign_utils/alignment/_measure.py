@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -142,7 +143,11 @@ def _measure_jacobians(
     residuals: list[Residual], k: int, rank: int, options: SVDOptions, first: int
 ) -> dict[str, Tensor]:
     """Everything that needs the Jacobians, for the inputs of ``residuals``; all operators live at once."""
-    operators, svds = zip(*open_and_decompose(residuals, rank, options, first), strict=True)
+    operators, svds = [], []
+    for operator, svd in open_and_decompose(residuals, rank, options, first):
+        operators.append(operator)
+        # of the vectors behind k only the singular values are reported: those of large networks fill gigabytes
+        svds.append(svd if k == rank else replace(svd, U=svd.U[:, :k].clone(), V=svd.V[:, :k].clone()))
     numbers = {"S": "singular_values"} | {name: name for name in ("residuals", "stable_rank", "stable_rank_error")}
     with exact_arithmetic(residuals[0].input.device):
         shares = [affine_share(r, svd) for r, svd in zip(residuals, svds, strict=True)]

@@ -234,7 +234,8 @@ class _Bidiagonalisation:
     def _orthonormalise(self, rows: Tensor, basis: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Write rows (n, b, N) as ``C basis + L Q`` with orthonormal Q (n, rank, N), orthogonal to the basis (n, j, N).
 
-        ``rows`` may be overwritten. Where rows depend on the basis or on each other, L has zero columns and Q random directions.
+        ``rows`` may be overwritten. Where rows depend on the basis or on each other, L has zero columns and Q random
+        directions.
         """
         before = rows.norm(dim=-1)  # (n, b)
         coefficients = _coefficients(rows, basis)
@@ -307,7 +308,7 @@ def _without(rows: Tensor, coefficients: Tensor, basis: Tensor) -> Tensor:
 
 
 def _pieces(rows: Tensor) -> int:
-    """In how many pieces to multiply long rows of one matrix: BLAS gives a product of a few rows one core, pieces all."""
+    """In how many pieces to multiply long rows of one matrix: a product with few rows uses one core, pieces use all."""
     n, _, length = rows.shape
     return math.gcd(length, PIECES) if n == 1 and length >= LONG else 1
 
