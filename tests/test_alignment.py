@@ -777,7 +777,15 @@ def test_jacobian_too_large_to_form_is_refused():
 
 @pytest.mark.parametrize(
     ("values", "digits", "text"),
-    [([1.0, 3.0], 1, "2.0 ± 1.0"), ([0.1234], 3, "0.123"), ([-0.0001, -0.0002], 3, "0.000 ± 0.000")],
+    [
+        ([1.0, 3.0], 1, "2.0 ± 1.0"),
+        ([0.1234], 3, "0.123"),
+        ([-0.0001, -0.0002], 3, "0.000 ± 0.000"),
+        ([13927.7, 15947.9], 2, "14,938 ± 1,010"),
+        ([187.6, 289.3], 2, "238.4 ± 50.9"),
+        ([2.0, 2.0], 2, "2.00 ± 0.00"),
+        ([float("nan"), 1.0], 2, "1.00 ± 0.00"),
+    ],
 )
 def test_plus_minus(values, digits, text):
     assert ra.plus_minus(values, digits) == text
@@ -789,5 +797,5 @@ def test_compare_puts_means_over_seeds_side_by_side():
     opposite = ra.measure_alignment(chain(affine(matrix(u, [3.0], v)), affine(-matrix(u, [3.0], v))), inputs(), k=1)
     table = ra.compare({"one": [aligned], "two": [aligned, opposite]}, ["alignment", "rank_drop"])
     assert table.loc["one", "alignment"] == "1.000"
-    assert table.loc["two", "alignment"] == "0.000 ± 1.000"
+    assert table.loc["two", "alignment"] == "0.00 ± 1.00"
     assert list(table.columns) == ["alignment", "rank_drop"]

@@ -180,7 +180,13 @@ def compare(
 
 
 def plus_minus(values: Sequence[float] | pd.Series, digits: int = 3) -> str:
-    """Write "mean ± standard deviation" (ddof = 0) with so many digits after the point; one value is written alone."""
+    """Write "mean ± standard deviation" (ddof = 0) with so many digits after the point; one value is written alone.
+
+    Digits that the deviation drowns are left out: behind its third, "14,938 ± 1,010".
+    """
     series = pd.Series(list(values), dtype=float)
-    mean = f"{round(series.mean(), digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.000"
-    return mean if len(series) == 1 else f"{mean} ± {series.std(ddof=0):.{digits}f}"
+    sd = float(series.std(ddof=0))
+    if len(series) > 1 and sd > 0:
+        digits = max(0, min(digits, 2 - math.floor(math.log10(sd))))
+    mean = f"{round(series.mean(), digits) + 0.0:,.{digits}f}"  # + 0.0: no "-0.000"
+    return mean if len(series) == 1 else f"{mean} ± {sd:,.{digits}f}"
