@@ -135,7 +135,7 @@ def _differences(sharp: Branch, x: Tensor, v: Tensor, derivative: DoubleBackward
         raise _Disagreement("J v is NaN or infinite")
     length, quotients = product.norm(dim=1), list[Tensor]()
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    dtype = sharp(x.clone()).dtype  # in which the quotients are computed
+    dtype = torch.float64 if isinstance(sharp, partial) else x.dtype  # in which the quotients are computed
     agreement, eps = AGREEMENT[x.dtype, dtype], torch.finfo(dtype).eps
     x, v = x.to(dtype), v.to(dtype)
     for step in STEPS[dtype]:
