@@ -99,23 +99,27 @@ def proved_way(branch: Branch, x: Tensor, value: Tensor, name: str = "the branch
     raise ValueError(f"The Jacobian of {name} cannot be trusted ({said}). {advice}")
 
 
+_Sharp = tuple[Branch, torch.dtype]  # how a branch is evaluated for difference quotients, and its results' dtype
+
+
 class _Disagreement(Exception):
     """J v is not what the difference quotients say."""
 
 
-def _sharpest(branch: Branch, x: Tensor, value: Tensor) -> Branch:
+def _sharpest(branch: Branch, x: Tensor, value: Tensor) -> _Sharp:
     """The branch evaluated in float64, which tells a difference from rounding; as it is where that cannot be done."""
+    as_it_is = branch, value.dtype
     if x.dtype == torch.float64:
-        return branch
+        return as_it_is
     try:
         wide = in_double(branch, x)
     except Exception:  # what asks for a dtype by name, or writes on a tensor that it holds: float32 has to do
-        return branch
+        return as_it_is
     same = wide.dtype == torch.float64 and wide.shape == value.shape and not differ(wide.to(value.dtype), value)
-    return partial(in_double, branch) if same else branch
+    return (partial(in_double, branch), torch.float64) if same else as_it_is
 
 
-def _compare_with_differences(branch: Branch, sharp: Branch, x: Tensor, derivative: type[DoubleBackward]) -> None:
+def _compare_with_differences(branch: Branch, sharp: _Sharp, x: Tensor, derivative: type[DoubleBackward]) -> None:
     """Every row must agree at one of a few points: at another one a kink may lie within all steps, by chance."""
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     error = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
@@ -128,14 +132,14 @@ def _compare_with_differences(branch: Branch, sharp: Branch, x: Tensor, derivati
     raise _Disagreement(f"J v is {float(error[~proved].max()):.1%} off the difference quotient")
 
 
-def _differences(sharp: Branch, x: Tensor, v: Tensor, derivative: DoubleBackward) -> tuple[Tensor, Tensor]:
+def _differences(sharpest: _Sharp, x: Tensor, v: Tensor, derivative: DoubleBackward) -> tuple[Tensor, Tensor]:
     """Whether J v agrees with a difference quotient (n,), and how far it is from the nearest, relative (n,)."""
     product, project = _seen(derivative, v)  # (n, r)
     if not torch.isfinite(product).all():
         raise _Disagreement("J v is NaN or infinite")
     length, quotients = product.norm(dim=1), list[Tensor]()
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    dtype = torch.float64 if isinstance(sharp, partial) else x.dtype  # in which the quotients are computed
+    sharp, dtype = sharpest
     agreement, eps = AGREEMENT[x.dtype, dtype], torch.finfo(dtype).eps
     x, v = x.to(dtype), v.to(dtype)
     for step in STEPS[dtype]:

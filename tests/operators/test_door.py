@@ -1,5 +1,7 @@
 """What is proved before a product is used: each fault that a branch may have, and the way that is taken instead."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -410,3 +412,16 @@ def test_default_dtype_of_another_precision_does_not_matter():
         assert dense_jacobians(layer, x).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_partial_function_is_a_branch_like_any_other():
+    """Also one that asks for float32 by name, so that its quotients are computed in float32."""
+
+    def scaled(weight, h):
+        return (h.float() @ weight).tanh()
+
+    weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
+    jacobians = JacobianBatch(partial(scaled, weight), x).dense()
+    expected = (1 - scaled(weight, x) ** 2)[:, :, None] * weight.T
+    assert_close(jacobians, expected)
