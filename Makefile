@@ -35,7 +35,7 @@ lint: $(STAMP) ## ruff and mypy
 	.venv/bin/mypy
 
 results: $(STAMP) ## train and measure what the chapters take from results/ (hours; Fashion-MNIST in RESALIGN_DATA)
-	@for program in $(RESULTS); do $(PY) -m results.$$program || exit 1; done
+	@for program in $(RESULTS); do $(PY) -m experiments.$$program || exit 1; done
 
 bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks

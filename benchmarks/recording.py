@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 import resalign_utils as ra
+from resalign_utils.records import results_folder
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = results_folder()
 PEERS = ("numpy", "scipy", "skerch", "primme", "xitorch")
 
 Row = dict[str, Any]

@@ -8,12 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-# In a clone they lie beside the package, in a wheel inside it.
-FOLDERS = (Path(__file__).parents[1] / "results", Path(__file__).parent / "results")
+
+def results_folder() -> Path:
+    """Where results are written and read: ``results`` inside the package (in a wheel), else beside it (in a clone).
+
+    Only one of the two is looked at, so that nobody else's ``results`` beside an installed package is read.
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "results"
+    return inside if inside.is_dir() else package.parent / "results"
 
 
 def recorded(name: str) -> pd.DataFrame:
-    """Return results that a program of the folder ``results/`` measured and wrote, one row a network.
+    """Return results that a program of ``experiments/`` or the benchmarks measured and wrote, one row a network.
 
     Args:
         name: of the file, such as ``"counterfactuals_digits"``.
@@ -29,9 +36,9 @@ def recorded(name: str) -> pd.DataFrame:
         FileNotFoundError: there is no such result; the text lists those there are.
         OSError: the file is damaged.
     """
-    paths = {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.json"))}
+    paths = {path.stem: path for path in results_folder().glob("*.json")}
     if name not in paths:
-        known = ", ".join(sorted(paths)) or "none, for there is no folder results"
+        known = ", ".join(sorted(paths)) or f"none, for {results_folder()} holds no JSON file"
         raise FileNotFoundError(f"No result is recorded as {name!r}; expected one of {known}.")
     try:
         content: Any = json.loads(paths[name].read_text(encoding="utf-8"))

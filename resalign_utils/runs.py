@@ -56,7 +56,7 @@ class DataConfig:
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RunConfig:
     """Everything that decides a trained network; ``data`` may be given by its name alone."""
 
@@ -64,9 +64,10 @@ class RunConfig:
     model: ResNetConfig
     train: TrainConfig
 
-    def __post_init__(self) -> None:
-        if isinstance(self.data, str):
-            object.__setattr__(self, "data", DataConfig(self.data))
+    def __init__(self, data: DataConfig | str, model: ResNetConfig, train: TrainConfig) -> None:
+        object.__setattr__(self, "data", DataConfig(data) if isinstance(data, str) else data)
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "train", train)
 
     @property
     def key(self) -> str:

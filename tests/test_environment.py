@@ -89,7 +89,7 @@ def imported(*folders):
 def test_what_is_imported_is_declared(files):
     project, _ = files
     ours = set(bounds(project["project"]["dependencies"]))
-    assert imported("resalign_utils", "results") <= ours
+    assert imported("resalign_utils", "experiments") <= ours
     assert imported("tests") <= ours | set(
         bounds([*project["dependency-groups"]["test"], *project["dependency-groups"]["book"]])
     )

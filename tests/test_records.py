@@ -1,11 +1,17 @@
 """Recorded results: every file can be read, says what made it, and a wrong name or a damaged file is refused."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import resalign_utils.records as module
+from benchmarks import recording
 from resalign_utils import recorded
 
 ROOT = Path(__file__).parents[1]
@@ -18,12 +24,63 @@ def test_every_result_has_rows_and_the_command_that_makes_it(name):
     module_name, *parts = frame.attrs["command"].removeprefix("python -m ").split()
     assert len(frame) > 0
     assert (ROOT / f"{module_name.replace('.', '/')}.py").is_file()
-    assert name == "_".join([module_name.removeprefix("results."), *parts])
+    assert name == "_".join([module_name.removeprefix("experiments."), *parts])
+
+
+def test_results_folder_holds_data_only():
+    assert {path.suffix for path in (ROOT / "results").iterdir()} == {".json", ".md"}
+
+
+# Where
+
+
+def test_a_clone_reads_where_experiments_and_benchmarks_write():
+    assert module.results_folder() == recording.RESULTS == ROOT / "results"
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """What pyproject puts into the wheel, as it lies once installed; beside it a ``results`` that is someone else's."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    site_packages = tmp_path / "site-packages"
+    for pattern in wheel["wheel"]["include"]:
+        for source in ROOT.glob(pattern.removeprefix("/")):
+            relative = source.relative_to(ROOT).as_posix()
+            for folder, place in wheel["wheel"]["sources"].items():
+                relative = f"{place}{relative.removeprefix(folder)}" if relative.startswith(f"{folder}/") else relative
+            target = site_packages / relative
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+    (site_packages / "results").mkdir()
+    (site_packages / "results" / "theory.json").write_text('{"rows": []}')
+    return site_packages
+
+
+def test_a_wheel_reads_what_it_brought_along(installed):
+    program = "import resalign_utils as ra; print(ra.__file__, *map(len, map(ra.recorded, {})))"
+    names = [*NAMES, "benchmarks"]
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(names)],
+        cwd=installed.parent,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    file, *lengths = done.stdout.split()
+    assert Path(file).is_relative_to(installed)
+    assert [int(length) for length in lengths] == [len(recorded(name)) for name in names]
+
+
+# What
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FOLDERS", (tmp_path,))
+    monkeypatch.setattr(module, "results_folder", lambda: tmp_path)
     return tmp_path
 
 

@@ -1,6 +1,6 @@
 """Neural Collapse beside Residual Alignment, for chapter 10: at the end of training, over training and over depth.
 
-python -m results.collapse
+python -m experiments.collapse
 
 writes ``results/collapse.json``. Trained networks are kept as every run is, so that an interrupted command goes on
 where it was. RESALIGN_PROCESSES (2) networks are trained at a time.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -140,9 +141,9 @@ def columns(layers: dict[str, ra.NeuralCollapse]) -> Row:
     return {part: [_rounded(getattr(layer, part)) for layer in layers.values()] for part in PARTS}
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: float) -> Any:
     return rounded(torch.tensor(value))
 
 
 if __name__ == "__main__":
-    record("collapse", "python -m results.collapse", everything())
+    record("collapse", "python -m experiments.collapse", everything())

@@ -1,6 +1,6 @@
 """The bridge of chapter 16: alignment of networks that were made partly linear, in a fixed and in a moving frame.
 
-python -m results.bridge
+python -m experiments.bridge
 
 Fully-connected networks of 64 units on the digits, trained with the recipe with which those with skips align. Three
 families are post-trained, each steered to its NAPLs: *plain, channels* and *plain, layers* from eight blocks without
@@ -133,9 +133,10 @@ def relay(jacobians: Tensor) -> list[float]:
 def linear_parts(model: nn.Module, generator: torch.Generator | None = None) -> Tensor:
     """A_ℓ (L, d, d): what passes through linear channels only; with a generator, through as many channels at random."""
     parts = []
-    for block in model.blocks:
-        first, second = block.branch[:2], block.branch[3:]
-        inner, outer = ((module.weight == 1).double() for module in (block.branch[2], block.outer))
+    for block in model.get_submodule("blocks").children():
+        layers = [*block.get_submodule("branch").children()]
+        first, second = nn.Sequential(*layers[:2]), nn.Sequential(*layers[3:])
+        inner, outer = ((block.get_parameter(name) == 1).double() for name in ("branch.2.weight", "outer.weight"))
         if generator is not None:
             inner, outer = (mask[torch.randperm(len(mask), generator=generator)] for mask in (inner, outer))
         eye = torch.eye(len(inner), dtype=torch.float64)
@@ -150,7 +151,7 @@ def scores(model: nn.Module, data: ra.ImageData, *, split: bool) -> Row:
     at, report = jacobians(model, x), ra.measure_alignment(model, x)
     average = jacobians(model, data.train_x[:TRAINING_IMAGES].double()).mean(0)
     svd, frames = triplets(at), moving_frames(average)
-    backwards = moving_frames(average.flip(0))
+    backwards, reversed_svd = moving_frames(average.flip(0)), (svd[0].flip(1), svd[1].flip(1), svd[2].flip(1))
     row: Row = {
         "alignment": report.alignment.mean(),
         "line_shape_score": report.line_shape_score.mean(),
@@ -158,7 +159,7 @@ def scores(model: nn.Module, data: ra.ImageData, *, split: bool) -> Row:
         "coupling": report.coupling.mean(0),
         "moving": off_diagonal(alignment(svd, frames)),
         "moving_coupling": alignment(svd, frames),
-        "moving_reversed": off_diagonal(alignment(tuple(part.flip(1) for part in svd), backwards)),
+        "moving_reversed": off_diagonal(alignment(reversed_svd, backwards)),
         "relay": relay(at),
     }
     if split:
@@ -174,6 +175,7 @@ def scores(model: nn.Module, data: ra.ImageData, *, split: bool) -> Row:
 def row_of(setting: Bridge, run: ra.Run) -> Row:
     """Labels, what made the network, and its scores."""
     common: Row = {}
+    model: nn.Module
     if setting.part in DEPTHS:
         common["untrained"] = scores(run.untrained, run.data, split=False)
         provenance = {key: run.provenance[key] for key in MADE_WITH} | {"to": run.provenance["date"]}
@@ -198,4 +200,4 @@ if __name__ == "__main__":
             f"{number}/{len(listed)} {time.perf_counter() - start:.0f} s | {setting.labels} | {told} | {found}",
             flush=True,
         )
-    record("bridge", "python -m results.bridge", rows)
+    record("bridge", "python -m experiments.bridge", rows)

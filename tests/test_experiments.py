@@ -1,4 +1,4 @@
-"""The programs of ``results/``: what is recorded is what they list, and their settings are what they say."""
+"""The programs of ``experiments/``: what is recorded is what they list, and their settings are what they say."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from results import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
-from results.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
+from experiments import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
+from experiments.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 
 STEPS = 200 * 12  # of the base
 
@@ -92,10 +92,10 @@ def test_unbalanced_sets_are_as_large_as_their_twins(monkeypatch):
 
 
 def test_rows_are_measured_and_written_with_their_provenance(tmp_path, monkeypatch):
-    monkeypatch.setattr(_record, "HERE", tmp_path)
+    monkeypatch.setattr(_record, "results_folder", lambda: tmp_path)
     small = changed(BASE, model={"depth": 2, "width": 8}, train={"epochs": 2})
     rows = _record.swept(list(levels("depth", {2: small})), counterfactuals.scores, processes=1)
-    _record.record("written", "python -m results.written", rows)
+    _record.record("written", "python -m experiments.written", rows)
     content = json.loads((tmp_path / "written.json").read_text())
     assert [row["seed"] for row in content["rows"]] == [0, 1, 2]
     assert len(content["provenances"]) == 1

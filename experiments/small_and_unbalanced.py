@@ -1,6 +1,6 @@
 """Few and unbalanced training images, for chapter 12.
 
-python -m results.small_and_unbalanced
+python -m experiments.small_and_unbalanced
 
 writes ``results/small_and_unbalanced.json``. Unbalanced means by steps: half of the classes, drawn by the seed, keep
 135 images, the other half 1/ρ of them. Beside each stands a balanced twin with as many images in all.
@@ -93,7 +93,7 @@ def measured(run: ra.Run) -> Row:
     for split in ("train", "test"):
         collapse = ra.collapse_by_layer(model, getattr(data, f"{split}_x"), getattr(data, f"{split}_y"))["features"]
         row[f"{split}_collapse"] = {name: rounded(torch.tensor(value)) for name, value in vars(collapse).items()}
-    row["head_cosines"] = rounded(cosines(model.head[-1].weight.detach()), 3)
+    row["head_cosines"] = rounded(cosines([*model.head.children()][-1].get_parameter("weight").detach()), 3)
     return row
 
 
@@ -111,4 +111,4 @@ def cosines(weight: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    record("small_and_unbalanced", "python -m results.small_and_unbalanced", everything())
+    record("small_and_unbalanced", "python -m experiments.small_and_unbalanced", everything())

@@ -1,6 +1,6 @@
 """The controlled comparison of chapter 15: a trained network, made partly linear channel by channel or layer by layer.
 
-python -m results.linearization [plain] [residual] [longer]
+python -m experiments.linearization [plain] [residual] [longer]
 
 Fashion-MNIST, 400 images a class, 17 layers of ReLUs: a stem and 16 convolutions of 16 channels. *plain* starts from a
 network without skips, *residual* from its twin with skips around every second layer, *longer* post-trains the plain
@@ -82,7 +82,7 @@ def base(skip: bool, seed: int) -> ra.RunConfig:
 
 
 def settings(
-    part: str, skip: bool, channel: Sequence[float], layer: Sequence[float], epochs: int = EPOCHS
+    part: str, skip: bool, channel: Sequence[float | None], layer: Sequence[float], epochs: int = EPOCHS
 ) -> list[Setting]:
     """All post-trainings of a part: the seeds outermost, so that a whole curve is there early."""
     return [
@@ -166,7 +166,7 @@ def measure_part(part: str) -> None:
         rows.append(row)
         told = f"{setting.labels} | NAPL {row['napl']:.2f}, accuracy {row['accuracy']:.4f} ({row['seconds']:.0f} s)"
         print(f"{part} {number}/{len(listed)} {time.perf_counter() - start:.0f} s | {told}", flush=True)
-    record(f"linearization_{part}", f"python -m results.linearization {part}", rows)
+    record(f"linearization_{part}", f"python -m experiments.linearization {part}", rows)
 
 
 if __name__ == "__main__":

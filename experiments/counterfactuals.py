@@ -1,10 +1,10 @@
 """The counterfactuals of chapter 9: one factor changed at a time, and the map over three of them.
 
-python -m results.counterfactuals digits          fully-connected networks on the digits, every factor alone
-python -m results.counterfactuals rank            the number of classes once more, at twice the weight decay
-python -m results.counterfactuals map             alignment over weight decay, depth and skip
-python -m results.counterfactuals convolutional   the skip by degrees on convolutional networks
-python -m results.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
+python -m experiments.counterfactuals digits          fully-connected networks on the digits, every factor alone
+python -m experiments.counterfactuals rank            the number of classes once more, at twice the weight decay
+python -m experiments.counterfactuals map             alignment over weight decay, depth and skip
+python -m experiments.counterfactuals convolutional   the skip by degrees on convolutional networks
+python -m experiments.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
 
 Each writes ``results/counterfactuals_<name>.json``. RESALIGN_PROCESSES (2) networks are trained at a time; all are kept
 as every run is, so that an interrupted command goes on where it was.
@@ -252,4 +252,4 @@ if __name__ == "__main__":
         "fashion_mnist": fashion_mnist,
     }
     for part in sys.argv[1:] or PARTS:
-        record(f"counterfactuals_{part}", f"python -m results.counterfactuals {part}", PARTS[part]())
+        record(f"counterfactuals_{part}", f"python -m experiments.counterfactuals {part}", PARTS[part]())

@@ -1,8 +1,8 @@
 """The convolutional networks of chapter 7: train, measure, record.
 
-python -m results.convolutional digits          three seeds of each network on the embedded digits
-python -m results.convolutional fashion_mnist   the same kinds on Fashion-MNIST, which RESALIGN_DATA must hold
-python -m results.convolutional search          the training settings that were tried, as the file lists them
+python -m experiments.convolutional digits          three seeds of each network on the embedded digits
+python -m experiments.convolutional fashion_mnist   the same kinds on Fashion-MNIST, which RESALIGN_DATA must hold
+python -m experiments.convolutional search          the training settings that were tried, as the file lists them
 
 Each writes ``results/convolutional_<name>.json``. Trained networks are kept as every run is, so that an interrupted
 command goes on where it was.
@@ -14,16 +14,15 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import resalign_utils as ra
+from resalign_utils.records import results_folder
 
 from ._record import rounded
 
-HERE = Path(__file__).parent
 TRAIN = ra.TrainConfig(lr=0.1, momentum=0.9)
 
 Network = tuple[ra.ResNetConfig, ra.TrainConfig]
@@ -69,7 +68,7 @@ def fashion_mnist() -> Iterator[dict[str, Any]]:
 
 def search() -> Iterator[dict[str, Any]]:
     """Every setting that ``convolutional_search.json`` lists, once more, measured at one image of each class."""
-    for row in json.loads((HERE / "convolutional_search.json").read_text())["rows"]:
+    for row in json.loads((results_folder() / "convolutional_search.json").read_text())["rows"]:
         config = ra.RunConfig("digits", ra.ResNetConfig(**row["model"]), ra.TrainConfig(**row["train"]))
         run = ra.load_or_train(config)
         x, _ = run.data.sample(per_class=1)
@@ -116,8 +115,8 @@ def report_of(model: torch.nn.Module, x: torch.Tensor) -> dict[str, Any]:
 
 def record(name: str, rows: list[dict[str, Any]]) -> None:
     """Write the rows of one part."""
-    path = HERE / f"convolutional_{name}.json"
-    path.write_text(json.dumps({"command": f"python -m results.convolutional {name}", "rows": rows}) + "\n")
+    path = results_folder() / f"convolutional_{name}.json"
+    path.write_text(json.dumps({"command": f"python -m experiments.convolutional {name}", "rows": rows}) + "\n")
     print(f"wrote {path.name}, {path.stat().st_size / 1e3:.0f} kB")
 
 

@@ -1,4 +1,4 @@
-"""What the programs of this folder share: a measured row, rounding, and the file that is written."""
+"""What all experiments share: a measured row, rounding, and the file that is written."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import resalign_utils as ra
+from resalign_utils.records import results_folder
 
-HERE = Path(__file__).parent
 PROCESSES = int(os.environ.get("RESALIGN_PROCESSES", "2"))
 
 MADE_WITH = ("versions", "device", "git", "data")
@@ -77,7 +76,7 @@ def record(name: str, command: str, rows: list[Row]) -> None:
             provenances.append(known := made | {"from": date, "to": date})
         known |= {"from": min(known["from"], date), "to": max(known["to"], date)}
         row["provenance"] = provenances.index(known)
-    path = HERE / f"{name}.json"
+    path = results_folder() / f"{name}.json"
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     head = json.dumps({"command": command, "provenances": provenances})
     path.write_text(f'{head[:-1]}, "rows": [\n{lines}\n]}}\n')

@@ -1,6 +1,6 @@
 """The trained networks of chapter 11: which of the two laws of depth do they follow?
 
-python -m results.theory
+python -m experiments.theory
 
 Two factors, each with two levels: outer activation (post, pre) and batch norm (with, without); 16 blocks of 64 units on
 the digits, three seeds. Writes ``results/theory.json``. RESALIGN_PROCESSES (2) networks are trained at a time; all are
@@ -37,7 +37,8 @@ def profile(run: ra.Run) -> Row:
     report, classes = ra.measure_alignment(run.model, x), run.data.num_classes
     summary = report.summary()
     sigma = report.singular_values[..., : classes - 1]  # (n, L, C-1)
-    steps = torch.stack([residual.step.norm(dim=1) for residual in ra.trace(run.model, x).residuals], 1)  # (n, L)
+    residuals = ra.trace(run.model, x).residuals
+    steps = torch.stack([(r.output - r.input).norm(dim=1) for r in residuals], 1)  # (n, L)
     arrays = {
         "singular_values": sigma.mean(0),
         "inverse": (1 / sigma[..., 0]).mean(0),
@@ -57,4 +58,4 @@ def everything() -> list[Row]:
 
 
 if __name__ == "__main__":
-    record("theory", "python -m results.theory", everything())
+    record("theory", "python -m experiments.theory", everything())
