@@ -47,11 +47,12 @@ def _row(measure: Callable[[ra.Run], Row], run: ra.Run) -> Row:
         "test_accuracy": round(history.test_accuracy[-1], 5),
     }
     row |= {"terminal_from": perfect, "seconds": run.provenance["seconds"]}
-    return (
-        row
-        | measure(run)
-        | {"provenance": {key: run.provenance[key] for key in MADE_WITH} | {"to": run.provenance["date"]}}
-    )
+    return row | measure(run) | {"provenance": made_with(run.provenance)}
+
+
+def made_with(provenance: Row) -> Row:
+    """What a row says of where its network comes from: versions, device, commit, data, date."""
+    return {key: provenance[key] for key in MADE_WITH} | {"to": provenance["date"]}
 
 
 def rounded(values: torch.Tensor, digits: int = 5) -> Any:

@@ -7,7 +7,7 @@ families are post-trained, each steered to its NAPLs: *plain, channels* and *pla
 skips, *residual, channels* from their twins with skips; with target None nothing is made linear, the rest is the same.
 *plain, depth* has two or eight blocks without skips, and no post-training. Three seeds. Writes
 ``results/bridge.json``. RESALIGN_PROCESSES (2) networks are trained at a time; trained and post-trained networks are
-kept beside the runs, so that an interrupted command goes on where it was.
+kept in the store of all runs, so that an interrupted command goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 import resalign_utils as ra
 
-from ._record import MADE_WITH, PROCESSES, Row, record, rounded
-from .linearization import Setting, linearized
+from ._record import PROCESSES, Row, made_with, record, rounded
+from .linearization import Granularity, Setting, linearized
 
 EPOCHS = 40
 SEEDS = (0, 1, 2)
@@ -68,13 +68,13 @@ def base(family: str, depth: int, seed: int) -> ra.RunConfig:
 
 def settings() -> list[Bridge]:
     """All networks; the seeds outermost, so that one of each is there early."""
-    listed = []
+    listed: list[Bridge] = []
     for seed in SEEDS:
         for family, targets in TARGETS.items():
-            granularity = "layer" if family.endswith("layers") else "channel"
+            granularity: Granularity = "layer" if family.endswith("layers") else "channel"
             listed += [Bridge(family, base(family, 8, seed), granularity, target, EPOCHS) for target in targets]
         for family, depths in DEPTHS.items():
-            listed += [Bridge(family, base(family, depth, seed), "", None) for depth in depths]
+            listed += [Bridge(family, base(family, depth, seed), "channel", None) for depth in depths]
     return listed
 
 
@@ -178,7 +178,7 @@ def row_of(setting: Bridge, run: ra.Run) -> Row:
     model: nn.Module
     if setting.part in DEPTHS:
         common["untrained"] = scores(run.untrained, run.data, split=False)
-        provenance = {key: run.provenance[key] for key in MADE_WITH} | {"to": run.provenance["date"]}
+        provenance = made_with(run.provenance)
         model, made = run.model, {"config": asdict(run.config), "napl": ra.average_path_length(run.model)}
         made |= {"train_accuracy": run.history.train_accuracy[-1], "accuracy": run.history.test_accuracy[-1]}
     else:

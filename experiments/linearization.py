@@ -6,36 +6,37 @@ Fashion-MNIST, 400 images a class, 17 layers of ReLUs: a stem and 16 convolution
 network without skips, *residual* from its twin with skips around every second layer, *longer* post-trains the plain
 network twice as long. Each post-training is steered to a NAPL. Three seeds, of initialisation and order, each
 with a network of its own. Writes ``results/linearization_<part>.json``. RESALIGN_PROCESSES (2) networks are trained at
-a time; trained and post-trained networks are kept beside the runs, unfinished ones with a checkpoint, so that an
-interrupted command goes on where it was.
+a time; trained and post-trained networks are kept in the store of all runs, unfinished ones with a checkpoint, so that
+an interrupted command goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import resalign_utils as ra
-from resalign_utils.runs import provenance_of_now, runs_root
-from resalign_utils.training import write_atomically, write_weights
+from resalign_utils.runs import CHECKPOINT, RECIPE_VERSIONS, Recipe, get_or_make, read_json, write_json
+from resalign_utils.training import write_weights
 
-from ._record import MADE_WITH, PROCESSES, Row, record, rounded
+from ._record import PROCESSES, Row, made_with, record, rounded
 
 EPOCHS, LONGER = 8, 2
 WATCHED = 1000  # test images that are classified after each epoch; the accuracy that is reported is of all of them
 CHANNEL = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 15.0)
 LAYER = (0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 15.0)  # whole layers: there is nothing between two numbers
 FEWER = (1.0, 2.0, 4.0)
+
+Granularity = Literal["channel", "layer"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Setting:
 
     part: str
     base: ra.RunConfig
-    granularity: str
+    granularity: Granularity
     target: float | None
     epochs: int = EPOCHS
 
@@ -64,14 +65,15 @@ class Setting:
         return ra.LinearizationConfig(omega=10.0, ramp="steered", target=self.target, train=recipe)
 
     @property
-    def key(self) -> str:
-        """Name of its folder: a hash of all that decides the network."""
-        package = Path(ra.__file__).parent / "linearization"
-        said = [self.base.key, self.granularity, json.dumps(asdict(self.config), sort_keys=True)]
-        digest = hashlib.sha256("\n".join(said).encode())
-        for name in ("_graph.py", "_linearize.py", "_paths.py", "_post_train.py"):
-            digest.update((package / name).read_bytes())
-        return digest.hexdigest()[:16]
+    def recipe(self) -> Recipe:
+        """What decides the post-trained network, and the files that are kept of it."""
+        decides = {"base": asdict(self.base), "granularity": self.granularity, "linearization": asdict(self.config)}
+        return Recipe(
+            name=f"linearized-{self.base.data.name}-{self.base.model.kind}{self.base.model.depth}",
+            config=decides | {"watched": WATCHED},
+            stages=tuple(RECIPE_VERSIONS),
+            files=("weights.safetensors", "history.json"),
+        )
 
 
 def base(skip: bool, seed: int) -> ra.RunConfig:
@@ -85,10 +87,11 @@ def settings(
     part: str, skip: bool, channel: Sequence[float | None], layer: Sequence[float], epochs: int = EPOCHS
 ) -> list[Setting]:
     """All post-trainings of a part: the seeds outermost, so that a whole curve is there early."""
+    curves: tuple[tuple[Granularity, Sequence[float | None]], ...] = (("channel", channel), ("layer", layer))
     return [
         Setting(part, base(skip, seed), granularity, target, epochs)
         for seed in (0, 1, 2)
-        for granularity, targets in (("channel", channel), ("layer", layer))
+        for granularity, targets in curves
         for target in targets
     ]
 
@@ -113,25 +116,28 @@ PARTS = {"plain": plain, "residual": residual, "longer": longer}
 
 def linearized(setting: Setting, run: ra.Run) -> tuple[nn.Module, Row]:
     """The post-trained network and its row; post-train it if this machine has not done so yet."""
-    folder = runs_root() / f"linearized-{setting.key}"
-    model = ra.linearize(run.model, setting.granularity)  # type: ignore[arg-type]
-    if not (folder / "row.json").exists():
-        start = time.perf_counter()
+    model = ra.linearize(run.model, setting.granularity)
+
+    def make(folder: Path) -> None:
         watched = replace(run.data, test_x=run.data.test_x[:WATCHED], test_y=run.data.test_y[:WATCHED])
-        checkpoint = ra.Checkpoint(folder / "checkpoint.safetensors", every=2)
+        checkpoint = ra.Checkpoint(folder / CHECKPOINT, every=2)
         history = ra.post_train(model, watched, setting.config, checkpoint=checkpoint)
-        row = measured(setting, run, model, history) | {"seconds": round(time.perf_counter() - start, 1)}
         write_weights(folder / "weights.safetensors", model)
-        write_atomically(folder / "row.json", lambda path: path.write_text(json.dumps(row)))
-        Path(checkpoint.path).unlink(missing_ok=True)
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
-    return model.eval(), json.loads((folder / "row.json").read_text())
+        write_json(folder / "history.json", asdict(history))
+
+    kept = get_or_make(setting.recipe, make, data=run.data)
+    model.load_state_dict(load_file(kept.folder / "weights.safetensors"))
+    told = read_json(kept.folder / "history.json")
+    history = ra.LinearizationHistory(**told | {"history": ra.History(**told["history"])})
+    return model.eval(), measured(setting, run, model, history) | {
+        "seconds": kept.provenance["seconds"],
+        "provenance": made_with(kept.provenance),
+    }
 
 
 def measured(setting: Setting, run: ra.Run, model: nn.Module, history: ra.LinearizationHistory) -> Row:
     """What is recorded of a post-trained network."""
     slopes = torch.cat([module.weight.detach() for module in model.modules() if isinstance(module, nn.PReLU)])
-    provenance = provenance_of_now(run.data)
     return setting.labels | {
         "config": asdict(run.config),
         "linearization": asdict(setting.config),
@@ -148,7 +154,6 @@ def measured(setting: Setting, run: ra.Run, model: nn.Module, history: ra.Linear
         "napl_per_epoch": [round(value, 4) for value in history.napl],
         "accuracy_per_epoch": [round(value, 4) for value in history.accuracy],
         "omega_per_epoch": [float(f"{value:.4g}") for value in history.omega],
-        "provenance": {key: provenance[key] for key in MADE_WITH} | {"to": provenance["date"]},
     }
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-import resalign_utils.runs as runs
 import resalign_utils.training as training
 from resalign_utils import Checkpoint, ImageData, JacobianOperator, ResNetConfig, TrainConfig, build_model, train
 from resalign_utils.residuals import is_residual_block, residual_branch
+from resalign_utils.runs import _run, load_or_train
 
 NET = ResNetConfig(3, 8, stochastic_depth=0.5)
 RECIPE = TrainConfig(epochs=9, momentum=0.9, batch_size=16, seed=1)  # three steps an epoch for the blobs
@@ -54,9 +54,9 @@ def ask_for_a_run(config, root, log, start):
         with Path(log).open("a") as file:
             file.write(line + "\n")
 
-    runs.train = slow_train
+    _run.train = slow_train
     time.sleep(max(0.0, start - time.time()))
-    run = runs.load_or_train(config, root=root)
+    run = load_or_train(config, root=root)
     note(hashlib.sha256((run.folder / "weights.safetensors").read_bytes()).hexdigest())
 
 

@@ -25,10 +25,9 @@ from processes import ask_for_a_run
 from safetensors.torch import load_file
 
 import resalign_utils
-import resalign_utils.runs as runs
 import resalign_utils.training as training
-from resalign_utils import DataConfig, ResNetConfig, RunConfig, TrainConfig, build_model, load_or_train
-from resalign_utils.runs import runs_root, snapshot_epochs
+from resalign_utils import DataConfig, ResNetConfig, RunConfig, TrainConfig, build_model, load_data, load_or_train
+from resalign_utils.runs import RECIPE_VERSIONS, Recipe, _provenance, _run, get_or_make, runs_root, snapshot_epochs
 
 CONFIG = RunConfig(DataConfig("digits", per_class=20), ResNetConfig(2, 8), TrainConfig(epochs=12, batch_size=64))
 
@@ -47,7 +46,7 @@ def copy(trained, tmp_path):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(_run, "train", lambda *_, **__: pytest.fail("it trained"))
 
 
 def equal(one, other):
@@ -122,6 +121,74 @@ def test_classes_that_make_no_sense_are_not_rounded(classes, tmp_path):
         load_or_train(dataclasses.replace(CONFIG, data=DataConfig("digits", classes)), root=tmp_path)
 
 
+def test_settings_go_to_the_part_that_has_them():
+    config = RunConfig.of("digits", per_class=20, depth=3, width=8, kind="conv", epochs=5, lr=0.2, seed=4)
+    assert config == RunConfig(
+        DataConfig("digits", per_class=20), ResNetConfig(3, 8, kind="conv"), TrainConfig(epochs=5, lr=0.2, seed=4)
+    )
+    images = DataConfig("digits", seed=7)
+    drawn = RunConfig.of(images, depth=2, width=8, label_noise=0.1)
+    assert drawn.data == dataclasses.replace(images, label_noise=0.1)
+    assert drawn.train == TrainConfig()
+
+
+def test_unknown_setting_is_refused_with_those_there_are():
+    fields = [f.name for kind in (DataConfig, ResNetConfig, TrainConfig) for f in dataclasses.fields(kind)]
+    with pytest.raises(TypeError, match="No setting is called 'learning_rate'; expected some of ") as error:
+        RunConfig.of("digits", depth=2, width=8, learning_rate=0.1)
+    listed = re.findall(r"\w+", str(error.value).split("some of ")[1])
+    assert listed == sorted(set(fields) - {"name"})
+    with pytest.raises(TypeError, match="'name'"):
+        RunConfig.of("digits", depth=2, width=8, name="mnist")
+    with pytest.raises(TypeError, match="'width'"):
+        RunConfig.of("digits", depth=2)
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_data_are_fetched_only_if_that_is_asked_for(download, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_run, "load_data", lambda download, **how: asked.append(download) or load_data(**how))
+    load_or_train(dataclasses.replace(CONFIG, train=TrainConfig(epochs=0)), root=tmp_path, download=download)
+    assert asked == [download]
+
+
+# Anything can be kept
+
+
+def made(folder):
+    (folder / "answer").write_text("42")
+
+
+def test_anything_is_made_once_and_then_found(digits, tmp_path):
+    recipe = Recipe("some.thing", {"a": 1, "b": (2, 3)}, ("data",), ("answer",))
+    kept = get_or_make(recipe, made, data=digits, root=tmp_path)
+    assert kept.file("answer").read_text() == "42"
+    assert kept.folder == tmp_path / f"some.thing-{recipe.key}"
+    again = get_or_make(recipe, lambda _: pytest.fail("it was made again"), data=digits, root=tmp_path)
+    assert again == kept
+    assert {path.name for path in tmp_path.iterdir()} == {kept.folder.name, f"{kept.folder.name}.lock"}
+
+
+def test_other_settings_and_stages_are_other_things():
+    recipe = Recipe("thing", {"a": 1}, ("data",), ("answer",))
+    others = [dataclasses.replace(recipe, config={"a": 2}), dataclasses.replace(recipe, stages=("models",))]
+    assert len({recipe.key, *(other.key for other in others)}) == 3
+
+
+def test_what_was_not_made_whole_is_made_again(digits, tmp_path):
+    recipe = Recipe("thing", {}, (), ("answer", "proof"))
+    with pytest.raises(FileNotFoundError, match="proof"):
+        get_or_make(recipe, made, data=digits, root=tmp_path)
+    found = []
+
+    def rest(folder):
+        found.extend(path.name for path in folder.glob("answer"))
+        (folder / "proof").write_text("")
+
+    assert get_or_make(recipe, rest, data=digits, root=tmp_path).file("proof").exists()
+    assert found == ["answer"]
+
+
 # The key
 
 
@@ -141,34 +208,33 @@ def test_key_follows_every_part_of_the_configuration():
     )
 
 
-@pytest.mark.parametrize("module", ["data", "models", "training"])
-def test_key_follows_the_source_of_the_code(module, tmp_path, monkeypatch):
-    original, before = getattr(runs, f"{module}_module"), CONFIG.key
-    source = Path(original.__file__)
-    elsewhere = tmp_path / source.parent.name / source.name
-    shutil.copytree(source.parent, elsewhere.parent)
-    monkeypatch.setattr(original, "__file__", str(elsewhere))
-    assert CONFIG.key == before
-    files = sorted(elsewhere.parent.glob("*.py")) if elsewhere.name == "__init__.py" else [elsewhere]
-    for file in files:
-        text = file.read_text()
-        file.write_text(text + "# changed\n")
-        assert CONFIG.key != before, file
-        file.write_text(text)
-    assert CONFIG.key == before
-
-
-def test_key_follows_the_version_of_torch(monkeypatch):
+@pytest.mark.parametrize("stage", ["data", "models", "training"])
+def test_key_follows_the_recipe_version_of_its_stages(stage, monkeypatch):
     before = CONFIG.key
-    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    monkeypatch.setitem(RECIPE_VERSIONS, stage, RECIPE_VERSIONS[stage] + 1)
     assert CONFIG.key != before
+
+
+def test_key_does_not_follow_other_stages(monkeypatch):
+    before = CONFIG.key
+    monkeypatch.setitem(RECIPE_VERSIONS, "linearization", 99)
+    assert CONFIG.key == before
+
+
+def test_key_follows_the_minor_version_of_torch_alone(monkeypatch):
+    keys = {}
+    for number in ("2.15.0", "2.15.0+cu128", "2.15.1", "2.16.0", "3.15.0"):
+        monkeypatch.setattr(torch, "__version__", number)
+        keys[number] = CONFIG.key
+    assert keys["2.15.0"] == keys["2.15.0+cu128"] == keys["2.15.1"]
+    assert len(set(keys.values())) == 3
 
 
 def test_key_does_not_follow_root_or_device(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path))
     assert trained.folder.name == f"digits-fc2-{CONFIG.key}"
     shutil.copytree(trained.folder, tmp_path / trained.folder.name)
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(_run, "train", lambda *_, **__: pytest.fail("it trained"))
     run = load_or_train(CONFIG, device=torch.device("cpu", 0))
     assert run.folder.name == trained.folder.name
     assert equal(run.model, trained.model)
@@ -251,7 +317,7 @@ def test_run_that_is_not_whole_in_a_read_only_folder_is_refused_with_its_name(co
         shutil.rmtree(copy)
     request.getfixturevalue("read_only")
     with pytest.raises(
-        OSError, match=r"Cannot make .*: Read-only .*No whole run is there to be loaded; give root="
+        OSError, match=r"Cannot make .*: Read-only .*No finished run is there to be loaded; give root="
     ) as e:
         load_or_train(CONFIG, root=copy.parent)
     assert str(copy) in str(e.value)
@@ -278,7 +344,7 @@ FILES = ("weights.safetensors", "snapshots/epoch-000005.safetensors", "history.j
 @pytest.mark.usefixtures("no_training")
 def test_damaged_file_is_refused_with_its_name(copy, file, damage):
     damage(copy / file)
-    with pytest.raises(OSError, match=r"is damaged: expected SHA-256 [0-9a-f]{64}, found .*to train again") as error:
+    with pytest.raises(OSError, match=r"is damaged: expected SHA-256 [0-9a-f]{64}, found .*to make it again") as error:
         load_or_train(CONFIG, root=copy.parent)
     assert str(copy / file) in str(error.value)
 
@@ -287,7 +353,7 @@ def test_damaged_file_is_refused_with_its_name(copy, file, damage):
 @pytest.mark.usefixtures("no_training")
 def test_damaged_provenance_is_refused_with_its_name(copy, content):
     (copy / "provenance.json").write_text(content, encoding="latin-1")
-    with pytest.raises(OSError, match=r"is damaged.*to train again") as error:
+    with pytest.raises(OSError, match=r"is damaged.*to make it again") as error:
         load_or_train(CONFIG, root=copy.parent)
     assert str(copy / "provenance.json") in str(error.value)
 
@@ -319,8 +385,8 @@ def test_folder_of_another_run_is_refused_with_the_name_of_its_configuration(cop
 @pytest.mark.usefixtures("no_training")
 def test_run_of_another_data_set_of_this_name_is_refused(copy, trained, monkeypatch):
     data = dataclasses.replace(trained.data, test_x=-trained.data.test_x)
-    monkeypatch.setattr(runs, "load_data", lambda **_: data)
-    text = f"'digits' here has checksum {data.checksum()}, the run in .* was trained on {trained.data.checksum()}"
+    monkeypatch.setattr(_run, "load_data", lambda **_: data)
+    text = f"'digits' here has checksum {data.checksum()}, the run in .* was made from {trained.data.checksum()}"
     with pytest.raises(ValueError, match=text):
         load_or_train(CONFIG, root=copy.parent)
 
@@ -357,7 +423,7 @@ def test_untrained_run_of_zero_epochs_can_be_kept_too(tmp_path, monkeypatch):
     run = load_or_train(config, root=tmp_path)
     assert equal(run.model, run.untrained)
     assert run.history.epochs == 0
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(_run, "train", lambda *_, **__: pytest.fail("it trained"))
     load_or_train(config, root=tmp_path)
 
 
@@ -395,22 +461,28 @@ def git(folder, *arguments):
 
 
 def test_git_state_is_that_of_the_packages_own_repository(tmp_path, monkeypatch):
-    package = tmp_path / "site-packages" / "runs.py"
-    package.parent.mkdir()
-    package.write_text("")
-    monkeypatch.setattr(runs, "__file__", str(package))
-    assert runs._git_state() is None  # no repository
+    package = tmp_path / "site-packages"
+    source = package / "runs" / "_run.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(_provenance, "PACKAGE", package)
+    assert _provenance._git_state() is None  # no repository
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("site-packages\n")
     git(tmp_path, "add", ".gitignore")
     git(tmp_path, "commit", "-qm", "someone's project around an installed copy")
-    assert runs._git_state() is None
+    assert _provenance._git_state() is None
     git(tmp_path, "add", "-f", "site-packages")
     git(tmp_path, "commit", "-qm", "the package itself")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert runs._git_state() == commit
-    package.write_text("changed")
-    assert runs._git_state() == commit + "+changes"
+    assert _provenance._git_state() == commit
+    source.write_text("changed")
+    assert _provenance._git_state() == commit + "+changes"
+
+
+def test_git_state_is_asked_of_the_package():
+    assert Path(resalign_utils.__file__).parent == _provenance.PACKAGE
 
 
 def test_nothing_is_pickled():
