@@ -22,6 +22,8 @@ from docutils import nodes
 HERE = Path(__file__).resolve().parent
 MIME = "application/vnd.plotly.v1+json"
 MARK = "book-plotly"
+# In this order: the last one uses the others.
+SCRIPTS = ("plotly.min.js", "figure-theme.js", "figure-stacking.js", "figure-controls.js", "book-plotly.js")
 BADGES = "<!-- badges -->"
 
 
@@ -44,6 +46,8 @@ class PlotlyMimeRenderer:
         html = (
             f'<div class="output {MARK}"><div class="{MARK}-target" role="group" '
             f'aria-label="{escape(str(label))}" style="min-height:{height}px"></div>'
+            f'<noscript><p>This figure is drawn in your browser and needs JavaScript. It shows: '
+            f"{escape(str(label))}</p></noscript>"
             f'<script type="application/json" class="{MARK}-data">{payload}</script></div>'
         )
         return [nodes.raw(text=html, format="html", classes=["output", "plotly"])]
@@ -78,7 +82,8 @@ def _copy_plotly(vendor: Path) -> None:
     import plotly
 
     shutil.copy2(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", vendor)
-    shutil.copy2(HERE / "assets" / "book-plotly.js", vendor)
+    for name in SCRIPTS[1:]:
+        shutil.copy2(HERE / "assets" / name, vendor)
 
 
 def _copy_mathjax(target: Path) -> None:
@@ -136,8 +141,8 @@ def _source_read(app: Any, docname: str, source: list[str]) -> None:
 
 def _page_context(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     if f"{MARK}-data" in context.get("body", ""):
-        app.add_js_file("vendor/plotly.min.js", loading_method="defer", priority=700)
-        app.add_js_file("vendor/book-plotly.js", loading_method="defer", priority=710)
+        for place, name in enumerate(SCRIPTS):
+            app.add_js_file(f"vendor/{name}", loading_method="defer", priority=700 + place)
     # sphinx-thebe adds its constants twice, and the page would log "already been declared": keep the first.
     seen: set[str] = set()
     kept = []

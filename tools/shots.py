@@ -1,0 +1,102 @@
+"""Screenshots of every built page: 1280 pixels in the light and in the dark, and a phone's 390.
+
+python -m tools.shots            # all pages, into _build/shots, with a sheet of them: _build/shots/index.html
+python -m tools.shots 05 intro   # only pages whose names contain one of these words
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import sys
+import threading
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from tools.notebook_rules import ROOT, toc_files
+
+HTML = ROOT / "_build" / "html"
+SHOTS = ROOT / "_build" / "shots"
+WAYS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+FLAGS = ["--no-sandbox", "--no-proxy-server", "--enable-unsafe-swiftshader"]
+TALLEST = 16_000  # pixels: Chromium's pictures repeat themselves beyond
+# The side bars stand still while a page is read; without them each picture is the page itself.
+READY = """() => [...document.querySelectorAll('.book-plotly')].every(b => b.querySelector('[data-ready]'))
+    && (!window.MathJax?.startup || window.MathJax.startup.promise.then(() => true))"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves the built book without a line a request."""
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def draw_all(page: Any) -> None:
+    """Scroll past every figure, for they are drawn when they come near; then to the top."""
+    for box in page.locator(".book-plotly").all():
+        box.scroll_into_view_if_needed()
+        box.locator("[data-ready]").wait_for(timeout=30_000)
+    page.wait_for_function(READY, timeout=30_000)
+    page.evaluate("scrollTo(0, 0)")
+
+
+def shoot(browser: Any, base: str, name: str, way: str) -> list[Path]:
+    """The pictures of one page in one way, from its top to its end."""
+    width, scheme = WAYS[way]
+    page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
+    page.goto(f"{base}{name}.html", wait_until="load")
+    draw_all(page)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    paths = []
+    for number, top in enumerate(range(0, height, TALLEST)):
+        path = SHOTS / f"{name.replace('/', '_')}-{way}-{number}.png"
+        clip = {"x": 0, "y": top, "width": width, "height": min(TALLEST, height - top)}
+        page.screenshot(path=path, full_page=True, clip=clip)
+        paths.append(path)
+    page.close()
+    return paths
+
+
+def sheet(shots: dict[str, dict[str, list[Path]]]) -> str:
+    """One HTML page of all pictures, the three ways of each page side by side."""
+    rows = []
+    for name, ways in shots.items():
+        cells = "".join(
+            "<td>" + "".join(f'<a href="{p.name}"><img loading="lazy" src="{p.name}" alt="{way}"></a>' for p in paths)
+            for way, paths in ways.items()
+        )
+        rows.append(f"<tr><th colspan={len(ways)}>{escape(name)}<tr>{cells}")
+    style = "img{width:100%;border:1px solid #888} td{vertical-align:top;width:33%} th{text-align:left;padding-top:2em}"
+    return f"<!doctype html><meta charset=utf-8><title>All pages</title><style>{style}</style><table>{''.join(rows)}"
+
+
+def main(words: list[str]) -> int:
+    """Take the pictures; 1 if there is no built book or no such page."""
+    from playwright.sync_api import sync_playwright
+
+    names = [name for name in toc_files() if not words or any(word in name for word in words)]
+    if missing := [name for name in names if not (HTML / f"{name}.html").is_file()] or not names:
+        print(f"Not built: {missing if names else words}. Run `make html` first.", file=sys.stderr)
+        return 1
+    shutil.rmtree(SHOTS, ignore_errors=True)
+    SHOTS.mkdir(parents=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}/"
+    found = (shutil.which(program) for program in (os.environ.get("CHROMIUM", ""), "chromium", "google-chrome"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=next(filter(None, found), None), args=FLAGS)
+        shots = {name: {way: shoot(browser, base, name, way) for way in WAYS} for name in names}
+        browser.close()
+    server.shutdown()
+    (SHOTS / "index.html").write_text(sheet(shots), encoding="utf-8")
+    print(f"{sum(len(paths) for ways in shots.values() for paths in ways.values())} pictures: {SHOTS / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
