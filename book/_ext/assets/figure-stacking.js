@@ -111,6 +111,7 @@ const bookStacking = (() => {
       for (const id of panel.axes.y) fitTitle(layout[key(id)], panel.height + 24);
       for (const id of panel.axes.x) fitTitle(layout[key(id)], place.width);
       const below = [...panel.axes.x].map((id) => layout[key(id)]).filter((axis) => axis && axis.visible !== false);
+      panel.more = Math.max(0, ...below.map((axis) => lineCount(axis.title?.text) - 1)) * 18; // lines beyond the first
       panel.foot = Math.max(6, ...below.map((axis) => TICKS + lineCount(axis.title?.text) * 20));
       const titles = (layout.annotations || []).filter((words) => onPaper(words) && isTitle(words, panel));
       panel.head = Math.max(8, ...titles.map((words) => tall(words) + 10));
@@ -127,7 +128,7 @@ const bookStacking = (() => {
     rows.forEach((row, number) => {
       const before = rows[number - 1];
       if (before) {
-        const gap = (before.bottom - row.top) * place.oldHeight + (before.extra || 0);
+        const gap = (before.bottom - row.top) * place.oldHeight + (before.extra || 0) + before.more;
         at += Math.max(gap, before.panels[before.panels.length - 1].foot + row.panels[0].head);
       }
       row.panels.forEach((panel, index) => {
@@ -135,6 +136,7 @@ const bookStacking = (() => {
         panel.at = at;
         at += panel.height;
       });
+      row.more = row.panels[row.panels.length - 1].more;
       row.end = at;
     });
     return at;
@@ -152,7 +154,7 @@ const bookStacking = (() => {
       return { x: panel.domain ? across : x, y: 1 - (panel.at + share * panel.height) / place.height };
     }
     const below = (above.bottom - y) * place.oldHeight;
-    if (below >= -EPS) return { x, y: 1 - (above.end + below) / place.height };
+    if (below >= -EPS) return { x, y: 1 - (above.end + above.more + below) / place.height };
     const share = (above.top - y) / (above.top - above.bottom), first = above.panels[0].at;
     return { x, y: 1 - (first + share * (above.end - first)) / place.height };
   }
@@ -163,7 +165,7 @@ const bookStacking = (() => {
     for (const panel of rows.flatMap((row) => row.panels))
       for (const id of panel.axes.x) {
         const axis = layout[key(id)];
-        if (Array.isArray(axis?.ticktext)) axis.ticktext = axis.ticktext.map((text) => wrap(text, 14, place.width / axis.ticktext.length));
+        if (Array.isArray(axis?.ticktext)) axis.ticktext = axis.ticktext.map((text) => wrap(text, 14, (0.75 * place.width) / axis.ticktext.length));
       }
   }
 
@@ -287,8 +289,9 @@ const bookStacking = (() => {
       });
     } else place.height = place.oldHeight;
     const head = panels.length && canStack ? Math.max(0, rows[0].panels[0].head - margin.t + 4) : 0;
+    const more = (canStack && rows[rows.length - 1]?.more) || 0;
     const bar = moveBars(copy, rows);
-    layout.margin = { ...layout.margin, t: margin.t + head, b: margin.b + under };
+    layout.margin = { ...layout.margin, t: margin.t + head, b: margin.b + under + more };
     layout.height = Math.round(place.height + layout.margin.t + layout.margin.b);
     keepDistance(layout, oldTotal, layout.height, bar);
     copy.panelsHeight = place.height;

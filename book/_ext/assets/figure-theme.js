@@ -2,7 +2,7 @@
 // Pure greys (ink, grids, walls) are turned over; a hue means something and stays, unless it would sink in the ground.
 const bookTheme = (() => {
   "use strict";
-  const GROUND = [20, 24, 30]; // the theme's own dark ground
+  const GROUND = [18, 18, 18]; // the theme's dark ground
   const GROUND_KEYS = /^(paper_bgcolor|plot_bgcolor|bgcolor)$/;
   const NOT_COLOURS = new Set(["x", "y", "z", "text", "hovertext", "customdata", "hovertemplate", "name", "ids", "meta"]);
   const LINES = 2; // least contrast of a line or marker with the ground: the darkest violet becomes lighter, red stays
@@ -68,14 +68,34 @@ const bookTheme = (() => {
   const scale = (stops) =>
     Array.isArray(stops) ? stops.map(([at, colour]) => [at, onDark(colour, LINES)]) : stops;
 
+  // Heat maps keep their own colours, and so does what is written or drawn on their cells.
+  function onCells({ data }) {
+    const axes = new Set(data.filter((trace) => trace.type === "heatmap").map((trace) => trace.xaxis || "x"));
+    return (axis) => axes.has(String(axis || "x").replace(/ domain$/, ""));
+  }
+
   // `figure` as it is drawn on the present ground.
   function dress(figure) {
     if (!isDark()) return figure;
+    const keeps = onCells(figure);
+    const trace = (part, index) => {
+      const whole = { ...figure.data[index], ...part };
+      if (/3d|scene/.test(whole.type) || !keeps(whole.xaxis)) return recolour(part, "data");
+      const { hoverlabel, colorbar } = recolour({ hoverlabel: part.hoverlabel, colorbar: part.colorbar }, "data");
+      return { ...part, ...(hoverlabel && { hoverlabel }), ...(colorbar && { colorbar }) };
+    };
     const layout = recolour(figure.layout, "layout");
+    if (figure.layout.shapes)
+      layout.shapes = figure.layout.shapes.map((shape, index) => (keeps(shape.xref) ? shape : layout.shapes[index]));
     const ink = write([...[34, 34, 34].map(turned), 1]);
     Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
     layout.font = { color: layout.template?.layout?.font?.color || ink, ...layout.font };
-    return { data: recolour(figure.data, "data"), layout, frames: recolour(figure.frames, "frames") };
+    const frames = figure.frames.map((frame) => ({
+      ...frame,
+      layout: recolour(frame.layout, "layout"),
+      data: frame.data?.map((part, index) => trace(part, frame.traces?.[index] ?? index)),
+    }));
+    return { data: figure.data.map(trace), layout, frames };
   }
 
   return { dress, isDark };
