@@ -37,7 +37,7 @@ def stage(target: Path) -> None:
 
 def missing_pages(root: Path) -> list[str]:
     """Pages that _toc.yml names and nobody wrote."""
-    written = {path.with_suffix("") for suffix in (".md", ".ipynb") for path in root.glob(f"*/*{suffix}")}
+    written = {path.with_suffix("") for suffix in (".md", ".ipynb") for path in root.glob(f"*/**/*{suffix}")}
     return [name for name in toc_files(root) if root / name not in written]
 
 

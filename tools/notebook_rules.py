@@ -156,9 +156,11 @@ def _opening_problems(text: str, nb: Any) -> Iterator[str]:
     for label in ("**Prerequisites:**", "**Time:**"):
         if label not in text:
             yield f"no line beginning with {label}"
-    code = [cell.source for cell in nb.cells if cell.cell_type == "code"]
-    if not code or "import resalign_utils as ra" not in code[0]:
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    if not code or "import resalign_utils as ra" not in code[0].source:
         yield "the first code cell must be the import cell, with `import resalign_utils as ra`"
+    elif "hide-input" not in code[0].metadata.get("tags", []):
+        yield "the import cell is not folded: give it the tag hide-input"
 
 
 def _prose(nb: Any) -> str:

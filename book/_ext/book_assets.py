@@ -23,7 +23,15 @@ HERE = Path(__file__).resolve().parent
 MIME = "application/vnd.plotly.v1+json"
 MARK = "book-plotly"
 # In this order: the last one uses the others.
-SCRIPTS = ("plotly.min.js", "figure-theme.js", "figure-stacking.js", "figure-controls.js", "book-plotly.js")
+SCRIPTS = (
+    "plotly.min.js",
+    "figure-theme.js",
+    "figure-panels.js",
+    "figure-stacking.js",
+    "figure-controls.js",
+    "book-plotly.js",
+)
+HINT = "scroll-hint.js"  # on every page
 BADGES = "<!-- badges -->"
 
 
@@ -46,7 +54,7 @@ class PlotlyMimeRenderer:
         html = (
             f'<div class="output {MARK}"><div class="{MARK}-target" role="group" '
             f'aria-label="{escape(str(label))}" style="min-height:{height}px"></div>'
-            f'<noscript><p>This figure is drawn in your browser and needs JavaScript. It shows: '
+            f"<noscript><p>This figure is drawn in your browser and needs JavaScript. It shows: "
             f"{escape(str(label))}</p></noscript>"
             f'<script type="application/json" class="{MARK}-data">{payload}</script></div>'
         )
@@ -82,7 +90,7 @@ def _copy_plotly(vendor: Path) -> None:
     import plotly
 
     shutil.copy2(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", vendor)
-    for name in SCRIPTS[1:]:
+    for name in (*SCRIPTS[1:], HINT):
         shutil.copy2(HERE / "assets" / name, vendor)
 
 
@@ -140,6 +148,7 @@ def _source_read(app: Any, docname: str, source: list[str]) -> None:
 
 
 def _page_context(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    app.add_js_file(f"vendor/{HINT}", loading_method="defer", priority=720)
     if f"{MARK}-data" in context.get("body", ""):
         for place, name in enumerate(SCRIPTS):
             app.add_js_file(f"vendor/{name}", loading_method="defer", priority=700 + place)

@@ -1,4 +1,4 @@
-"""Local Sphinx extension: columns of numbers align right, no line breaks at ±, and search looks at prose before code."""
+"""Local Sphinx extension: numbers align right, ± keeps its line, and search looks at prose, not at code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEEP_TOGETHER = re.compile(r" (?=±)|(?<=±) ")
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell holds nothing but numbers, their signs, and a unit; an empty cell or a dash may stand among them."""
+    """Whether a cell holds nothing but numbers, their signs and a unit; an empty cell or a dash is no obstacle."""
     return NUMBER.fullmatch(text.strip()) is not None
 
 

@@ -44,7 +44,7 @@ def chapter():
     number = new_output("stream", name="stdout", text="0.98\n")
     cells = [
         new_markdown_cell(OPENING),
-        new_code_cell("import resalign_utils as ra", execution_count=1),
+        new_code_cell("import resalign_utils as ra", execution_count=1, metadata={"tags": ["hide-input"]}),
         new_code_cell("print(0.98)", execution_count=2, outputs=[number]),
         new_code_cell("fig.show()", execution_count=3, outputs=[plot], metadata=FIGURE),
         new_markdown_cell(CLOSING),
@@ -182,6 +182,7 @@ FAULTS = {
     "no prerequisites": (edit_text(0, "**Prerequisites:**", "Before:"), "no line beginning with **Prereq"),
     "no time": (edit_text(0, "**Time:**", "Takes"), "no line beginning with **Time:**"),
     "no import": (edit_code(1, source="x = 1"), "the first code cell must be the import cell"),
+    "open import": (edit_code(1, metadata={}), "the import cell is not folded: give it the tag hide-input"),
 }
 
 

@@ -1,96 +1,35 @@
 // A figure as a phone shows it: panels that stand side by side go one below the other, and long words are wrapped.
 // Works on any figure of make_subplots or plotly.express; only pixels are counted, no figure is known by name.
+// Two sizes are at work: domains, shares of what lies inside the margins as Plotly has it, and pixels.
 const bookStacking = (() => {
   "use strict";
   const NARROW = 500; // a box narrower than this, in pixels, gets the phone's figure
   const PAGE = 720; // the width for which figures are made
-  const EPS = 0.005; // of domains
+  const EPS = bookPanels.EPS;
   const TICKS = 24; // room for tick labels
   const BAR = 62; // room for a horizontal colour bar with its ticks and title
-  const IN_SPACE = /3d$|^(surface|cone|streamtube|volume|isosurface)$/;
-  const pen = document.createElement("canvas").getContext("2d");
+  const { key, panelsOf, rowsOf, wrap } = bookPanels;
 
-  const key = (id) => id.replace(/^([xy])/, "$1axis"); // "x2" -> "xaxis2"
   const lineCount = (text) => (String(text).trim() ? String(text).split("<br>").length : 0);
   const tall = (words) => lineCount(words.text) * (words.font?.size || 13) * 1.3;
-
-  // `text` broken at spaces so that no line is wider than `room`; tags have no width and are not broken.
-  function wrap(text, size, room) {
-    if (!text) return text;
-    pen.font = `${/<b>/.test(text) ? "bold " : ""}${size}px Arial, "Liberation Sans", sans-serif`;
-    const wide = (words) => pen.measureText(words.replace(/<[^>]*>/g, "")).width;
-    return String(text).split("<br>").map((line) => {
-      let done = "", now = "";
-      for (const word of line.split(/ +(?![^<]*>)/)) {
-        if (now && wide(`${now} ${word}`) > room) [done, now] = [`${done}${now}<br>`, word];
-        else now = now ? `${now} ${word}` : word;
-      }
-      return done + now;
-    }).join("<br>");
-  }
 
   // What the template says, where the layout itself says nothing.
   const told = (layout, part) => ({ ...layout.template?.layout?.[part], ...layout[part] });
 
-  function domain(layout, id) {
-    const axis = layout[key(id)] || {};
-    return axis.overlaying ? domain(layout, axis.overlaying) : axis.domain || [0, 1];
-  }
-
-  // The rectangles in which something is drawn, each with its axes or its scene.
-  function panelsOf({ data, layout }) {
-    const found = new Map();
-    const panel = (x, y) => {
-      const name = [...x, ...y].map((v) => v.toFixed(3)).join();
-      if (!found.has(name)) found.set(name, { x, y, axes: { x: new Set(), y: new Set() }, scenes: new Set() });
-      return found.get(name);
-    };
-    const pair = (x, y) => {
-      const { axes } = panel(domain(layout, x), domain(layout, y));
-      axes.x.add(x);
-      axes.y.add(y);
-    };
-    for (const trace of data) {
-      if (IN_SPACE.test(trace.type || "")) {
-        const scene = trace.scene || "scene", { x = [0, 1], y = [0, 1] } = layout[scene]?.domain || {};
-        panel(x, y).scenes.add(scene);
-      } else if (!trace.domain) pair(trace.xaxis || "x", trace.yaxis || "y");
-    }
-    for (const name of Object.keys(layout)) { // panels without traces
-      const anchor = /^xaxis/.test(name) && layout[name].anchor;
-      if (anchor && anchor !== "free" && layout[key(anchor)]) pair(name.replace("axis", ""), anchor);
-    }
-    return [...found.values()];
-  }
-
-  // Panels whose heights overlap are one row; rows from the top, in each the panels from the left.
-  function rowsOf(panels) {
-    const rows = [];
-    for (const panel of [...panels].sort((a, b) => b.y[1] - a.y[1])) {
-      const row = rows[rows.length - 1];
-      if (row && panel.y[1] > row.bottom + EPS) {
-        row.panels.push(panel);
-        row.bottom = Math.min(row.bottom, panel.y[0]);
-      } else rows.push({ top: panel.y[1], bottom: panel.y[0], panels: [panel] });
-    }
-    for (const row of rows) row.panels.sort((a, b) => a.x[0] - b.x[0] || b.y[1] - a.y[1]);
-    return rows;
-  }
-
   // Beside each other a title is written once for a row or a column; one below the other each panel needs its own.
   function ownTitles(layout, panels) {
-    const inLine = (letter, a, b) => Math.abs(a[letter][0] - b[letter][0]) < EPS;
-    for (const panel of panels) {
-      for (const [letter, across] of [["x", "x"], ["y", "y"]]) {
-        const axis = layout[key([...panel.axes[letter]][0] || "")];
+    const axisOf = (panel, letter) => layout[key([...panel.axes[letter]][0] || "")];
+    for (const panel of panels)
+      for (const letter of ["x", "y"]) {
+        const axis = axisOf(panel, letter);
         if (!axis) continue;
-        const mates = panels.filter((other) => inLine(across, panel, other)).map((other) => layout[key([...other.axes[letter]][0] || "")]);
-        const mate = mates.find((other) => other?.title?.text);
-        if (!axis.title?.text && mate) axis.title = { ...mate.title };
-        // hidden because a mate shows the same ticks
-        if (axis.showticklabels === false && mates.some((other) => other && other.showticklabels !== false)) axis.showticklabels = true;
+        const inLine = panels.filter((other) => Math.abs(panel[letter][0] - other[letter][0]) < EPS); // column, or row
+        const mates = inLine.map((other) => axisOf(other, letter)).filter(Boolean);
+        const titled = mates.find((mate) => mate.title?.text);
+        if (!axis.title?.text && titled) axis.title = { ...titled.title };
+        // Hidden because a mate shows the same ticks.
+        if (axis.showticklabels === false) axis.showticklabels = mates.some((mate) => mate.showticklabels !== false);
       }
-    }
   }
 
   const isTitle = (words, panel) =>
@@ -236,15 +175,41 @@ const bookStacking = (() => {
     return 0;
   }
 
-  // Things that hang on the figure's box and not on the paper keep their distance from its lower end.
-  function keepDistance(layout, oldTotal, total, under) {
-    const legend = told(layout, "legend");
-    const inside = (legend.x ?? 1.02) <= 1 && (legend.y ?? 1) > 0 && legend.yref !== "container";
-    if (inside) return;
-    const offset = legend.yref === "container" && legend.y < 0.5 ? legend.y * oldTotal : 0;
-    layout.legend = { ...layout.legend, orientation: legend.orientation === "v" && legend.yref === "container" ? "v" : "h",
+  // The legend lies below all panels, and as far from the figure's lower end as it did, or above a bar that came there.
+  function legendBelow(layout, oldTotal, bar) {
+    const legend = told(layout, "legend"), hangs = legend.yref === "container";
+    if (!hangs && (legend.x ?? 1.02) <= 1 && (legend.y ?? 1) > 0) return; // inside a panel
+    const offset = hangs && legend.y < 0.5 ? legend.y * oldTotal : 0;
+    layout.legend = {
+      ...layout.legend, orientation: hangs && legend.orientation === "v" ? "v" : "h",
       title: { ...legend.title, text: wrap(legend.title?.text, 12, 180) },
-      x: 0.5, xanchor: "center", y: (offset + under) / total, yanchor: "bottom", yref: "container" };
+      x: 0.5, xanchor: "center", y: (offset + bar) / layout.height, yanchor: "bottom", yref: "container",
+    };
+  }
+
+  // All words on the paper, of the layout and of its frames, in lines that are not too long.
+  function wrapAll({ layout, frames }, place, width) {
+    layout.annotations = (layout.annotations || []).map((words) => wrapWords(words, {}, place));
+    for (const frame of frames)
+      if (frame.layout?.annotations)
+        frame.layout.annotations = frame.layout.annotations.map((words, index) => wrapWords(words, layout.annotations[index], place));
+    if (layout.title?.text) layout.title.text = wrap(layout.title.text, layout.title.font?.size || 17, width - 20);
+  }
+
+  // Everything that stands on the paper goes with its panel.
+  function moveAll({ layout, frames }, rows, place) {
+    const shift = (words) => (onPaper(words) ? { ...words, ...moved(words, rows, place) } : words);
+    const before = layout.annotations;
+    layout.annotations = before.map(shift);
+    for (const frame of frames)
+      if (frame.layout?.annotations)
+        frame.layout.annotations = frame.layout.annotations.map((words, index) =>
+          "x" in words || "y" in words ? shift({ ...before[index], ...words }) : words);
+    layout.shapes = (layout.shapes || []).map((shape) => {
+      if (!onPaper(shape)) return shape;
+      const [a, b] = [[shape.x0, shape.y0], [shape.x1, shape.y1]].map(([x, y]) => moved({ x, y }, rows, place));
+      return { ...shape, x0: a.x, y0: a.y, x1: b.x, y1: b.y };
+    });
   }
 
   // `figure` (data, layout, frames) for a box of this width; the figure itself if it is wide enough.
@@ -252,48 +217,33 @@ const bookStacking = (() => {
     if (width >= NARROW) return figure;
     const { data, layout, frames } = structuredClone(figure);
     const copy = { data, layout, frames };
-    const rows = rowsOf(panelsOf(copy));
     const margin = { t: 100, b: 80, l: 80, r: 80, ...told(layout, "margin") };
-    const oldTotal = layout.height || 450;
+    const total = layout.height || 450;
     const place = {
-      oldHeight: oldTotal - margin.t - margin.b, oldWidth: PAGE - margin.l - margin.r, width: width - margin.l - margin.r, right: margin.r,
+      oldHeight: total - margin.t - margin.b, oldWidth: PAGE - margin.l - margin.r,
+      width: width - margin.l - margin.r, right: margin.r,
     };
-    (layout.annotations || []).forEach((words, index) => { layout.annotations[index] = wrapWords(words, {}, place); });
-    for (const frame of frames)
-      (frame.layout?.annotations || []).forEach((words, index) => {
-        frame.layout.annotations[index] = wrapWords(words, layout.annotations[index], place);
-      });
-    if (layout.title?.text) layout.title.text = wrap(layout.title.text, layout.title.font?.size || 17, width - 20);
-    wrapSmall(copy, rows, place, width);
-    const panels = rows.flatMap((row) => row.panels);
-    const owners = panels.flatMap((panel) => [...panel.axes.y]);
-    const sideBySide = rows.some((row) => row.panels.length > 1);
-    // Two panels on one y axis cannot part: the axis has one place.
-    const canStack = new Set(owners).size === owners.length;
-    const under = makeRoom(copy, figure, rows);
-    if (sideBySide && canStack) {
-      ownTitles(layout, panels);
-    }
-    for (const row of rows) measure(canStack ? row : { panels: [] }, copy, place);
-    if (canStack && panels.length) {
+    place.height = place.oldHeight;
+    const all = rowsOf(panelsOf(copy));
+    const axes = all.flatMap((row) => row.panels).flatMap((panel) => [...panel.axes.y]);
+    // Two panels on one y axis cannot part, for the axis has one place: such a figure only gets shorter lines.
+    const rows = new Set(axes).size === axes.length ? all : [];
+    wrapSmall(copy, all, place, width);
+    wrapAll(copy, place, width);
+    let under = makeRoom(copy, figure, rows), over = 0;
+    if (rows.some((row) => row.panels.length > 1)) ownTitles(layout, rows.flatMap((row) => row.panels));
+    if (rows.length) {
+      for (const row of rows) measure(row, copy, place);
       place.height = arrange(rows, place);
       applyDomains(rows, layout, place);
-      const shift = (thing) => (onPaper(thing) ? { ...thing, ...moved(thing, rows, place) } : thing);
-      layout.annotations = (layout.annotations || []).map(shift);
-      for (const frame of frames) if (frame.layout?.annotations) frame.layout.annotations = frame.layout.annotations.map((words, index) =>
-        ("x" in words || "y" in words ? shift({ ...layout.annotations[index], ...words }) : words));
-      layout.shapes = (layout.shapes || []).map((shape) => {
-        if (!onPaper(shape)) return shape;
-        const [a, b] = [moved({ x: shape.x0, y: shape.y0 }, rows, place), moved({ x: shape.x1, y: shape.y1 }, rows, place)];
-        return { ...shape, x0: a.x, y0: a.y, x1: b.x, y1: b.y };
-      });
-    } else place.height = place.oldHeight;
-    const head = panels.length && canStack ? Math.max(0, rows[0].panels[0].head - margin.t + 4) : 0;
-    const more = (canStack && rows[rows.length - 1]?.more) || 0;
+      moveAll(copy, rows, place);
+      under += rows[rows.length - 1].more;
+      over = Math.max(0, rows[0].panels[0].head - margin.t + 4);
+    }
     const bar = moveBars(copy, rows);
-    layout.margin = { ...layout.margin, t: margin.t + head, b: margin.b + under + more };
+    layout.margin = { ...layout.margin, t: margin.t + over, b: margin.b + under };
     layout.height = Math.round(place.height + layout.margin.t + layout.margin.b);
-    keepDistance(layout, oldTotal, layout.height, bar);
+    legendBelow(layout, total, bar);
     copy.panelsHeight = place.height;
     return copy;
   }
