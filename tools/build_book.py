@@ -17,7 +17,7 @@ from tools.notebook_rules import ROOT, toc_files, toc_notebooks
 from tools.run_notebooks import run_all
 
 # All that a page may be made from, include, or link to.
-STAGED = ("_config.yml", "_toc.yml", "_static", "book", "notebooks", "results", "benchmarks",
+STAGED = ("_config.yml", "_toc.yml", "_static", "book", "notebooks", "examples", "results", "benchmarks",
           "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE")  # fmt: skip
 BUILD = ROOT / "_build"
 
