@@ -51,7 +51,8 @@ class Judge:
     @cached_property
     def sigma(self) -> Tensor:
         """All singular values, float64."""
-        return torch.linalg.svdvals(self.matrix)
+        sigma: Tensor = torch.linalg.svdvals(self.matrix)
+        return sigma
 
     def energy(self, k: int) -> float:
         """Share of ‖J‖_F² in the k largest."""

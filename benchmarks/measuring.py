@@ -22,7 +22,7 @@ def measuring() -> dict[str, dict[str, Callable[[], object]]]:
         return [ra.dense_jacobians(r.branch, r.input) for r in residuals]
 
     def one_by_one() -> list[list[torch.Tensor]]:
-        jacobian = torch.autograd.functional.jacobian
+        jacobian: Callable[..., torch.Tensor] = torch.autograd.functional.jacobian
         alone = [[r.rows(torch.tensor([i])) for i in range(len(r.input))] for r in residuals]
         return [[jacobian(one.branch, one.input).reshape(64, 64) for one in several] for several in alone]
 

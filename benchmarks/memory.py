@@ -92,7 +92,8 @@ def in_child(function: Callable[..., dict[str, Any]], *arguments: Any, number: i
     process.start()
     sender.close()
     try:
-        return receiver.recv()
+        result: dict[str, Any] = receiver.recv()
+        return result
     except EOFError:
         raise RuntimeError(f"{function.__name__}{arguments} ended without a result; see its traceback above.") from None
     finally:

@@ -46,16 +46,19 @@ class Counted:
     def matmat(self, v: Tensor) -> Tensor:
         """(k, *in) → (k, *out)."""
         self.calls.append(("matmat", len(v)))
-        return self._operator.matmat(v)
+        product: Tensor = self._operator.matmat(v)
+        return product
 
     def rmatmat(self, u: Tensor) -> Tensor:
         """(k, *out) → (k, *in)."""
         self.calls.append(("rmatmat", len(u)))
-        return self._operator.rmatmat(u)
+        product: Tensor = self._operator.rmatmat(u)
+        return product
 
     def dense(self) -> Tensor:
         """(m, d), of one that is formed."""
-        return self._operator.dense()
+        matrix: Tensor = self._operator.dense()
+        return matrix
 
 
 class Textbook:
@@ -284,7 +287,7 @@ class _Matrix:
 def _for_xitorch(operator: Counted) -> Any:
     import xitorch
 
-    class Linear(xitorch.LinearOperator):
+    class Linear(xitorch.LinearOperator):  # type: ignore[misc]  # xitorch has no types
         def __init__(self) -> None:
             super().__init__(operator.shape, dtype=operator.dtype, device=operator.device)
 

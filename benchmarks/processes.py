@@ -79,7 +79,7 @@ def networks(plan: Plan) -> list[Table]:
             continue
         # the dear one is called once on a CPU
         calls = 0 if task == "resnet50" and plan.device.type == "cpu" else 3
-        row = {"network": name} | run_worker(task, plan, calls, account=True)
+        row: Row = {"network": name, **run_worker(task, plan, calls, account=True)}
         account = row.pop("account")
         rows.append(row | _shares(account) | {"first": row["seconds"][0], "best": min(row["seconds"])})
         rows[-1]["cpu"] = min(row["cpu_seconds"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def side_by_side(
 
 
 @contextmanager
-def threads(number: int):
+def threads(number: int) -> Iterator[None]:
     """So many threads for torch, NumPy and SciPy, whatever the environment asked for at the start."""
     before = torch.get_num_threads()
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 warnings.simplefilter("ignore")  # torch on its own use of torch.jit
 
@@ -73,7 +73,7 @@ def triplets(model: Any, x: Any) -> Callable[[], Any]:
     return lambda: ra.jacobian_svd(path, RANK)
 
 
-def truncated(method: str) -> Callable[[Any, Any], Callable[[], Any]]:
+def truncated(method: Literal["krylov", "dense"]) -> Callable[[Any, Any], Callable[[], Any]]:
     """``ra.truncated_svd`` of the last block, opening included."""
 
     def prepare(model: Any, x: Any) -> Callable[[], Any]:
@@ -109,7 +109,7 @@ def measure(task: str, device: str, threads: int, calls: int, quick: bool, accou
     work = prepare(*build(device, quick))
     modules, start = set(sys.modules), peak_bytes(device)
     taken = [timed(work, device) for _ in range(calls)]
-    row = {"import": import_seconds, "modules": len(set(sys.modules) - modules), "start_bytes": start}
+    row: dict[str, Any] = {"import": import_seconds, "modules": len(set(sys.modules) - modules), "start_bytes": start}
     if account:
         *times, row["account"] = accounted(work, device)
         taken = taken or [tuple(times)]
@@ -153,7 +153,7 @@ def accounted(work: Callable[[], Any], device: str) -> tuple[float, float, Any, 
 
         return call
 
-    couplings = _measure.couplings
+    couplings = _measure.couplings  # type: ignore[attr-defined]
 
     def coupled(*arguments: Any) -> Any:
         before = spent["products"]
@@ -165,7 +165,7 @@ def accounted(work: Callable[[], Any], device: str) -> tuple[float, float, Any, 
     JacobianBatch.__init__ = opening  # type: ignore[method-assign]
     for product in ("matmat", "rmatmat"):
         setattr(JacobianBatch, product, clocked("products", getattr(JacobianBatch, product)))
-    _measure.couplings = coupled
+    _measure.couplings = coupled  # type: ignore[attr-defined, assignment]
     seconds, cpu, result = timed(work, device)
     return seconds, cpu, result, {"whole": seconds, **spent, "blocks": blocks}
 

@@ -196,8 +196,8 @@ def _data_loss(x: Tensor, y: Tensor, classes: int, loss: Loss) -> Objective:
 
 def _start(depth: int, d: int, logits: int, skip: bool, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(depth * d * d + logits * d, generator=generator, dtype=torch.float64) / d**0.5
-    start[: depth * d * d] /= depth**0.5 if skip else 1.0
+    start = torch.randn(depth * d * d + logits * d, generator=generator, dtype=torch.float64) / math.sqrt(d)
+    start[: depth * d * d] /= math.sqrt(depth) if skip else 1.0
     return start
 
 

@@ -31,13 +31,16 @@ import subprocess
 import time
 import urllib.request
 import zipfile
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPI = "https://pypi.org/simple"
 NEEDED_BYTES = 6.5e9  # torch and its libraries take 5 of it
+Environ = Mapping[str, str]
 
 
 class SetupError(Exception):
@@ -47,17 +50,17 @@ class SetupError(Exception):
 class _Links(HTMLParser):
     """The addresses on an index page."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.found = []
+        self.found: list[str] = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         href = dict(attrs).get("href")
         if tag == "a" and href:
             self.found.append(href)
 
 
-def platform_key(system=None, machine=None, libc=None):
+def platform_key(system: str | None = None, machine: str | None = None, libc: str | None = None) -> str:
     """This machine's name in uv_wheels.json."""
     system = system or platform.system()
     machine = (machine or platform.machine()).lower()
@@ -70,7 +73,7 @@ def platform_key(system=None, machine=None, libc=None):
     return f"{system.lower()}-{machine}"
 
 
-def wanted_wheel(wheels, key):
+def wanted_wheel(wheels: dict[str, Any], key: str) -> tuple[str, str]:
     """File name and checksum for this machine."""
     if key in wheels["wheels"]:
         entry = wheels["wheels"][key]
@@ -82,7 +85,7 @@ def wanted_wheel(wheels, key):
     )
 
 
-def index_url(environ):
+def index_url(environ: Environ) -> str:
     """The package index: the one that uv or pip is told to use here, else PyPI."""
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
         if environ.get(name):
@@ -90,18 +93,18 @@ def index_url(environ):
     return PYPI
 
 
-def on_pypi(environ):
+def on_pypi(environ: Environ) -> bool:
     """Whether packages come from PyPI itself, whose files uv.lock names."""
     return index_url(environ).rstrip("/") == PYPI
 
 
-def public(url):
+def public(url: str) -> str:
     """The address without the user name and password that a private index may have in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def opened(url):
+def opened(url: str) -> http.client.HTTPResponse:
     """Open an address; a user name and password in it are sent as such."""
     parts = urlsplit(url)
     request = urllib.request.Request(public(url), headers={"User-Agent": "resalign-bootstrap"})
@@ -110,10 +113,11 @@ def opened(url):
 
         secret = base64.b64encode(f"{parts.username}:{parts.password or ''}".encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {secret}")
-    return urllib.request.urlopen(request, timeout=60)
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=60)
+    return answer
 
 
-def download(url):
+def download(url: str) -> bytes:
     """The bytes at an address."""
     try:
         with opened(url) as answer:
@@ -127,7 +131,7 @@ def download(url):
         ) from error
 
 
-def wheel_url(page, page_url, file):
+def wheel_url(page: str, page_url: str, file: str) -> str:
     """The address of one file, from the index's page on uv."""
     links = _Links()
     links.feed(page)
@@ -141,7 +145,7 @@ def wheel_url(page, page_url, file):
     )
 
 
-def checked(data, sha256, file):
+def checked(data: bytes, sha256: str, file: str) -> bytes:
     """The bytes themselves, if they are what they should be."""
     came = hashlib.sha256(data).hexdigest()
     if came == sha256:
@@ -153,7 +157,7 @@ def checked(data, sha256, file):
     )
 
 
-def unpack_uv(wheel, target):
+def unpack_uv(wheel: bytes, target: Path) -> None:
     """Write the wheel's one program to `target` in one step: an interruption leaves nothing half-made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"uv.{os.getpid()}.part")
@@ -171,7 +175,7 @@ def unpack_uv(wheel, target):
         part.unlink(missing_ok=True)
 
 
-def get_uv(root, environ):
+def get_uv(root: Path, environ: Environ) -> Path:
     """The pinned uv, fetched unless it is there."""
     wheels = json.loads((root / "tools" / "uv_wheels.json").read_text(encoding="utf-8"))
     uv = root / ".tools" / f"uv-{wheels['version']}" / "uv"
@@ -185,12 +189,12 @@ def get_uv(root, environ):
     return uv
 
 
-def interpreter():
+def interpreter() -> str:
     """The Python that runs this; in a virtual environment the one behind it, which stays when that goes."""
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
 
-def uv_environment(root, environ):
+def uv_environment(root: Path, environ: Environ) -> dict[str, str]:
     """uv's settings: this Python, this folder, and none that another project's shell left behind."""
     foreign = ("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")
     kept = {name: value for name, value in environ.items() if name not in foreign}
@@ -204,7 +208,7 @@ def uv_environment(root, environ):
     return kept
 
 
-def sync_commands(uv, root, environ):
+def sync_commands(uv: Path, root: Path, environ: Environ) -> list[list[str | Path]]:
     """What installs the locked packages.
 
     uv.lock names files on PyPI; with another index the same versions are taken from there by name and checked
@@ -221,7 +225,7 @@ def sync_commands(uv, root, environ):
     ]
 
 
-def fingerprint(root):
+def fingerprint(root: Path) -> str:
     """What the environment depends on; equal means nothing to do."""
     parts = [sys.version, interpreter()]
     files = ("pyproject.toml", "uv.lock", "tools/uv_wheels.json")
@@ -229,13 +233,13 @@ def fingerprint(root):
     return "\n".join(parts) + "\n"
 
 
-def up_to_date(root):
+def up_to_date(root: Path) -> bool:
     """Whether .venv is what the lock file says, and its Python still starts."""
     stamp, python = root / ".venv" / ".resalign-stamp", root / ".venv" / "bin" / "python"
     return python.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == fingerprint(root)
 
 
-def announce(root):
+def announce(root: Path) -> None:
     """Say what comes and what it costs, before it costs it."""
     free = shutil.disk_usage(root).free
     first = not (root / ".venv").exists()
@@ -246,7 +250,7 @@ def announce(root):
         print(f"Only {free / 1e9:.1f} GB are free in {root}: this may not be enough.", flush=True)
 
 
-def install(uv, root, environ):
+def install(uv: Path, root: Path, environ: Environ) -> None:
     """Run uv; its own output is shown as it comes."""
     settings = uv_environment(root, environ)
     for command in sync_commands(uv, root, environ):
@@ -258,7 +262,7 @@ def install(uv, root, environ):
             )
 
 
-def main(root=ROOT, environ=None):
+def main(root: Path = ROOT, environ: Environ | None = None) -> int:
     """Make the environment, or see that it is there. 0, or 1 with the reason on stderr."""
     environ = os.environ if environ is None else environ
     stamp, start = root / ".venv" / ".resalign-stamp", time.monotonic()

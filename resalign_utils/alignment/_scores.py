@@ -113,7 +113,7 @@ def couplings(
 def in_frames(operator: OperatorBatch, frames: Frames, *, mixed: bool = False) -> Tensor:
     """``U_jᵀ J V_j`` (n, J, k, k) of one Jacobian in J frames, mixed ``V_jᵀ J U_j``; all products in one call."""
     left, right = (frames.right, frames.left) if mixed else (frames.left, frames.right)
-    images = operator.matmat(right.flatten(1, 2)).flatten(2).unflatten(1, right.shape[1:3])  # (n, J, k, m)
+    images: Tensor = operator.matmat(right.flatten(1, 2)).flatten(2).unflatten(1, right.shape[1:3])  # (n, J, k, m)
     return left.flatten(3) @ images.mT
 
 

@@ -144,7 +144,7 @@ def _image_files(folder: Path, root: Path) -> list[tuple[str, int]]:
         if classes != [*IMAGENETTE]:
             raise FileNotFoundError(f"{len(classes)} folders: {', '.join(classes)}")
         labels = {name: label for label, name in enumerate(classes)}
-        return make_dataset(folder, labels, is_valid_file=lambda file: _is_image(Path(file).relative_to(folder)))
+        return [*make_dataset(folder, labels, is_valid_file=lambda file: _is_image(Path(file).relative_to(folder)))]
     except FileNotFoundError as error:
         expected = f"its ten folders {', '.join(IMAGENETTE)} of .jpeg files"
         raise _damaged(folder, expected, error, "imagenette", root) from error
@@ -164,7 +164,8 @@ def _read_jpeg(file: str, root: Path) -> Tensor:
             rgb = image.convert("RGB")
     except OSError as error:  # not an image, or cut off
         raise _damaged(Path(file), "a whole JPEG image", error, "imagenette", root) from error
-    return functional.pil_to_tensor(functional.center_crop(functional.resize(rgb, 32), [32, 32]))
+    pixels: Tensor = functional.pil_to_tensor(functional.center_crop(functional.resize(rgb, 32), [32, 32]))
+    return pixels
 
 
 LOADERS: dict[str, Callable[[Path, bool], Raw]] = {

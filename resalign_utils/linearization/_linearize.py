@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules import batchnorm, instancenorm
 
 from . import _operations as ops
 from ._graph import (
@@ -26,7 +27,7 @@ from ._in_place import read_what_was_written
 
 Granularity = Literal["channel", "layer"]
 CHANNELS_FIRST = (
-    *ops.CONVOLUTIONS, *ops.POOLS, ops.batchnorm._BatchNorm, ops.instancenorm._InstanceNorm, nn.GroupNorm,
+    *ops.CONVOLUTIONS, *ops.POOLS, batchnorm._BatchNorm, instancenorm._InstanceNorm, nn.GroupNorm,
     nn.PixelShuffle, nn.PixelUnshuffle,
 )  # fmt: skip
 CHANNELS_FIRST_NAMES = ops.CONVOLVED | ops.POOLED | {"batch_norm", "instance_norm", "group_norm", "pixel_shuffle"}

@@ -167,7 +167,8 @@ class _Penalised(nn.Module):
         self.register_buffer("omega", torch.tensor(config.omega, dtype=torch.float64, device=data.train_x.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        logits: Tensor = self.model(x)
+        return logits
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def walk(model: nn.Module, x: Tensor | None, *, exact: bool, units: Mapping[str,
 def _output(graph: fx.GraphModule, data: set[fx.Node]) -> fx.Node:
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder" and node in data and node.users]
     output = next(node for node in graph.graph.nodes if node.op == "output")
-    sources = [source for source in output.all_input_nodes if source in data]
+    sources: list[fx.Node] = [source for source in output.all_input_nodes if source in data]
     if len(inputs) != 1 or len(sources) != 1:
         raise ValueError(
             f"Expected a model from one tensor to one tensor; got {len(inputs)} inputs and {len(sources)} outputs. "
@@ -122,7 +122,7 @@ class _Walker:
         """Shape (2, ...) of a tensor."""
         if "shape" not in node.meta:
             self.refuse(node, "returns no tensor of real numbers")
-        return node.meta["shape"]
+        return tuple(node.meta["shape"])
 
     def full(self, node: fx.Node, table: Tensor) -> Tensor:
         """The table of a tensor, for two rows of a batch, in numbers that every operation can move."""

@@ -41,7 +41,8 @@ class ResidualBlock(nn.Module):
             from torchvision.ops import stochastic_depth
 
             f = stochastic_depth(f, self.drop, mode="row")
-        return self.outer(self.merge(h, f))
+        h = self.outer(self.merge(h, f))
+        return h
 
     def extra_repr(self) -> str:
         """Show the skip factor in ``print(model)``."""
@@ -60,4 +61,5 @@ class ResNet(nn.Module):
         h = self.stem(x)
         for block in self.blocks:
             h = block(h)
-        return self.head(h)
+        logits: Tensor = self.head(h)
+        return logits

@@ -27,4 +27,5 @@ class RepVGGBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Map h_{ℓ−1} (n, c, h, w) to h_ℓ (n, c, h, w)."""
         z = self.three(h) + self.one(h)
-        return self.relu(z if self.identity is None else z + self.identity(h))
+        h = self.relu(z if self.identity is None else z + self.identity(h))
+        return h

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse.linalg import LinearOperator
 
     from ._matrices import MatrixBatch
+
+    Array = NDArray[Any]
 
 
 class OperatorBatch(ABC):
@@ -131,8 +134,8 @@ class SingleOperator:
         """J as a ``scipy.sparse.linalg.LinearOperator`` of flat NumPy arrays, for solvers such as ``svds``."""
         from scipy.sparse.linalg import LinearOperator
 
-        def on_columns(product: Callable[[Tensor], Tensor], shape: tuple[int, ...]):  # (rows, k) or (rows,) arrays
-            def columns(x):
+        def on_columns(product: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Callable[[Array], Array]:
+            def columns(x: Array) -> Array:  # (rows, k) or (rows,)
                 block = torch.as_tensor(x.reshape(len(x), -1).T.copy()).to(self.device, self.dtype)  # (k, rows)
                 return (
                     product(block.reshape(-1, *shape)).reshape(len(block), -1).T.cpu().numpy().reshape(-1, *x.shape[1:])

@@ -31,7 +31,8 @@ def random_like(like: Tensor, seed: int) -> Tensor:
 
 
 def norms(rows: Tensor) -> Tensor:
-    return flat(rows).double().norm(dim=1)
+    lengths: Tensor = flat(rows).double().norm(dim=1)
+    return lengths
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

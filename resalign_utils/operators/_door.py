@@ -171,7 +171,8 @@ def _seen(derivative: DoubleBackward, v: Tensor) -> tuple[Tensor, Callable[[Tens
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """Distance of rows (n, r), relative to the longer."""
-    return (a - b).norm(dim=1) / torch.maximum(a.norm(dim=1), b.norm(dim=1)).clamp(min=1e-300)
+    apart: Tensor = (a - b).norm(dim=1) / torch.maximum(a.norm(dim=1), b.norm(dim=1)).clamp(min=1e-300)
+    return apart
 
 
 def _stands(branch: Branch, x: Tensor, value: Tensor, way: Way) -> bool:

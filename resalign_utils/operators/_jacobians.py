@@ -85,7 +85,7 @@ class JacobianBatch(OperatorBatch):
                 rows = block[:, first : first + copies].detach().transpose(0, 1)  # (c, n, ·): by vectors, then points
                 if (spare := copies - len(rows)) > 0:
                     rows = torch.cat([rows, rows.new_zeros(spare, *rows.shape[1:])])
-                product = getattr(derivative, name)(rows.flatten(0, 1)).reshape(copies, n, *shape)
+                product: Tensor = getattr(derivative, name)(rows.flatten(0, 1)).reshape(copies, n, *shape)
                 if copies - spare == k:
                     return product[:k].transpose(0, 1)
                 if first == 0:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import singledispatch
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..models import ResidualBlock
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 Branch = Callable[..., Tensor]  # (n, *in) → (n, *out), row by row; after h, what else the block is called with
 
@@ -35,7 +38,8 @@ class Parts(NamedTuple):
             return f
         y, pullback = torch.func.vjp(self.outer, f if self.shortcut is None else self.shortcut(h) + f)[:2]
         # u → J_σᵀ u is linear: its own transpose is J_σ
-        return torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(y))[1](f)[0]
+        pushed: Tensor = torch.func.vjp(lambda u: pullback(u)[0], torch.zeros_like(y))[1](f)[0]
+        return pushed
 
 
 @singledispatch
@@ -130,23 +134,24 @@ def _register_torchvision(module: nn.Module) -> bool:
     return isinstance(module, BasicBlock | Bottleneck)
 
 
-def _basic_block(block) -> Parts:  # torchvision's BasicBlock
+def _basic_block(block: BasicBlock) -> Parts:
     relu = _out_of_place(block.relu)
     return Parts(lambda h: block.bn2(block.conv2(relu(block.bn1(block.conv1(h))))), _downsample(block), relu)
 
 
-def _bottleneck(block) -> Parts:  # torchvision's Bottleneck
+def _bottleneck(block: Bottleneck) -> Parts:
     relu = _out_of_place(block.relu)
 
     def branch(h: Tensor) -> Tensor:
         h = relu(block.bn1(block.conv1(h)))
         h = relu(block.bn2(block.conv2(h)))
-        return block.bn3(block.conv3(h))
+        h = block.bn3(block.conv3(h))
+        return h
 
     return Parts(branch, _downsample(block), relu)
 
 
-def _downsample(block) -> Branch:  # of either torchvision block
+def _downsample(block: BasicBlock | Bottleneck) -> Branch:
     return _identity if block.downsample is None else block.downsample
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -95,12 +96,13 @@ class Trace:
             case "random":
                 generator = torch.Generator().manual_seed(seed)
                 axes = torch.randn(states.shape[-1], dims, generator=generator, dtype=states.dtype).to(states.device)
-                return states @ axes * dims**-0.5
+                return states @ axes * math.pow(dims, -0.5)
             case "pca":
                 flat = states.flatten(0, 1) - states.mean((0, 1))
                 axes = torch.linalg.svd(flat, full_matrices=False).Vh[:dims]  # (dims, D)
                 signs = torch.sign(axes.gather(1, axes.abs().argmax(1, keepdim=True)))
-                return (flat @ (axes * signs).T).reshape(*states.shape[:2], dims)
+                projected: Tensor = flat @ (axes * signs).T
+                return projected.reshape(*states.shape[:2], dims)
         raise ValueError(f"method must be 'random' or 'pca'; got {method!r}.")
 
 

@@ -315,7 +315,8 @@ def _pieces(rows: Tensor) -> int:
 
 def _cut(rows: Tensor, pieces: int) -> Tensor:
     """Rows (1, b, N) as (pieces, b, N / pieces), a view."""
-    return rows[0].unflatten(1, (pieces, -1)).transpose(0, 1)
+    cut: Tensor = rows[0].unflatten(1, (pieces, -1))
+    return cut.transpose(0, 1)
 
 
 def _polished(rows: Tensor) -> Tensor:

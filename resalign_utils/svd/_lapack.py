@@ -12,8 +12,9 @@ def thin_svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Divide and conquer (gesdd) may fail where many singular values are equal; QR iteration (gesvd) does not.
     """
     try:
-        return torch.linalg.svd(matrices, full_matrices=False)
-    except torch.linalg.LinAlgError:
+        u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+        return u, s, vh
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch does not list it among its exports
         from scipy.linalg import svd
 
         flat = matrices.detach().cpu().numpy().reshape(-1, *matrices.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -189,7 +190,7 @@ class _InOwnUnit:
         return scaled
 
 
-def _flat_products(operators: OperatorBatch):
+def _flat_products(operators: OperatorBatch) -> tuple[Product, Product]:
     def forward(v: Tensor) -> Tensor:
         return operators.matmat(v.reshape(*v.shape[:2], *operators.in_shape)).reshape(*v.shape[:2], -1)
 
@@ -220,13 +221,13 @@ def _mixed(v0: Tensor, rows: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed + 1)
     weights = torch.randn(rows, v0.shape[1], generator=generator, dtype=torch.float64).to(v0)
-    return weights @ _lengthened(v0) * v0.shape[1] ** -0.5
+    return weights @ _lengthened(v0) * math.pow(v0.shape[1], -0.5)
 
 
 def _lengthened(rows: Tensor) -> Tensor:
     """Rows (n, b, N) with the length √N of Gaussian ones; zero rows stay zero."""
     lengths = rows.norm(dim=-1, keepdim=True)
-    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * rows.shape[2] ** 0.5
+    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * math.pow(rows.shape[2], 0.5)
 
 
 class _Alone:
