@@ -674,3 +674,34 @@ def test_running_statistics_of_a_trained_network_are_kept(blobs):
     fresh = build_model(ResNetConfig(2, 8), blobs)
     train(fresh, blobs, TrainConfig(epochs=0))
     assert not torch.equal(fresh.stem[2].running_mean, torch.zeros(8))
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_in_training(data, **network):
+    """How many threads a monitor finds after the first epoch."""
+    seen = Monitor("threads", lambda model, data: torch.get_num_threads(), epochs=(1,))
+    history = train(build_model(ResNetConfig(2, **network), data), data, TrainConfig(epochs=1), monitors=[seen])
+    return history.monitors["threads"][0][1]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_small_network_trains_on_one_thread_and_the_setting_returns(blobs):
+    assert threads_in_training(blobs, width=8) == 1
+    assert torch.get_num_threads() == 3
+    assert threads_in_training(blobs, width=1024) == 3  # 1.1e9 operations in a step of 128 images
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_return_after_an_error_too(blobs):
+    stop = Monitor("stop", lambda model, data: 1 / 0, epochs=(1,))
+    with pytest.raises(ZeroDivisionError):
+        train(build_model(ResNetConfig(2, 8), blobs), blobs, TrainConfig(epochs=1), monitors=[stop])
+    assert torch.get_num_threads() == 3
