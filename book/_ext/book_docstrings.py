@@ -80,7 +80,7 @@ def _fill_lists(app: Any, doctree: nodes.document, docname: str) -> None:
             if not found:
                 raise ValueError(f"api-list names {page}, on which no function or class is described.")
             title = nodes.strong("", "", nodes.Text(app.env.titles[page].astext()))
-            link = make_refnode(app.builder, docname, page, None, title)  # type: ignore[arg-type]  # no anchor
+            link = make_refnode(app.builder, docname, page, None, title)
             entries = nodes.bullet_list()
             for name, entry in found:
                 label = nodes.literal("", name.removeprefix("resalign_utils."))
