@@ -133,14 +133,14 @@ def search(judge: Judge, way: Way, k: int) -> tuple[Found | None, str]:
 def run_once(case: Case, way: Way, k: int, setting: dict[str, Any]) -> Run:
     """From branch and point to triplets, by the clock."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that they have not converged: it is measured
+        warnings.simplefilter("ignore")  # solvers that do not converge warn; the table shows it
         set_up, operator = seconds_of(lambda: way.set_up(case), case.point.device)
         solving, triplets = seconds_of(lambda: way.solve(operator, k, **setting), case.point.device)
     return Run(set_up, set_up + solving, operator.calls, triplets)
 
 
 def _products(case: Case, k: int) -> Row:
-    """Our whole time beside the time of the same products, opened as well, with nothing between."""
+    """Our whole time beside that of the same products alone, opening included in both."""
     way = ways(k, case.side)[0]
     calls = run_once(case, way, k, {}).calls
     taken = side_by_side(

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 import resalign_utils as ra
+from resalign_utils.linearization import Granularity
 
 from ._record import PROCESSES, Row, made_with, record, rounded
-from .linearization import Granularity, Setting, linearized
+from .linearization import Setting, linearized
 
 EPOCHS = 40
 SEEDS = (0, 1, 2)

@@ -84,7 +84,7 @@ def measured_by_clock(run: ra.Run) -> Row:
 
 
 def on_the_line(run: ra.Run) -> list[float]:
-    """NC1 of the states h_0 .. h_L as RA1 has them: equispaced between the true first and the true last."""
+    """NC1 of states as RA1 claims them: equispaced on the line from the true h_0 to the true h_L."""
     states = ra.trace(run.model, run.data.train_x).states
     first, last, places = pooled(states[0]), pooled(states[-1]), torch.linspace(0, 1, len(states))
     return [_rounded(ra.neural_collapse(torch.lerp(first, last, at), run.data.train_y).nc1) for at in places]

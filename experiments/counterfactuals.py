@@ -52,7 +52,7 @@ def digits() -> list[Row]:
 
 
 def rank() -> list[Row]:
-    """The number of classes at twice the base's weight decay: what the loss does not need has died out further."""
+    """The number of classes at twice the base's weight decay: directions that the loss does not need decay further."""
     strong = changed(BASE, train={"weight_decay": 2 * BASE.train.weight_decay})
     return swept(list(levels("classes", {c: of_classes(strong, c) for c in (2, 4, 6, 8, 10)})), scores)
 

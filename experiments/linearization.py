@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import resalign_utils as ra
+from resalign_utils.linearization import Granularity
 from resalign_utils.runs import CHECKPOINT, RECIPE_VERSIONS, Recipe, get_or_make, read_json, write_json
 from resalign_utils.training import write_weights
 
@@ -33,10 +33,8 @@ from ._record import PROCESSES, Row, made_with, record, rounded
 EPOCHS, LONGER = 8, 2
 WATCHED = 1000  # test images that are classified after each epoch; the accuracy that is reported is of all of them
 CHANNEL = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 15.0)
-LAYER = (0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 15.0)  # whole layers: there is nothing between two numbers
+LAYER = (0.0, 1.0, 2.0, 3.0, 4.0, 8.0, 12.0, 15.0)  # whole layers, so whole numbers
 FEWER = (1.0, 2.0, 4.0)
-
-Granularity = Literal["channel", "layer"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def measured(setting: Setting, run: ra.Run, model: nn.Module, history: ra.Linear
 
 
 def row_of(setting: Setting, run: ra.Run) -> Row:
-    """The row alone, which can go from one process to another."""
+    """The row without the network: small enough to be sent from one process to another."""
     return linearized(setting, run)[1]
 
 

@@ -1,4 +1,8 @@
-"""The arithmetic in which this package evaluates and differentiates a model: full precision, twice differentiable."""
+"""Arithmetic that all rooms share.
+
+:func:`exact_arithmetic` is the one in which a model is evaluated and differentiated: full precision, twice
+differentiable. The others divide where there may be a zero.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _ENTERED = threading.local()  # the type of device for which this thread has entered it
@@ -55,3 +60,14 @@ def _turn_off_tf32(stack: ExitStack) -> None:
         backends.cudnn.allow_tf32 = False
         stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_float32_matmul_precision("highest")
+
+
+def or_one(sizes: Tensor) -> Tensor:
+    """Sizes to divide by, none of them negative: 1 where they are 0."""
+    return torch.where(sizes > 0, sizes, 1.0)
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, and 0 where the denominator is 0 (a dead block)."""
+    live = denominator != 0
+    return torch.where(live, numerator / torch.where(live, denominator, 1.0), 0.0)

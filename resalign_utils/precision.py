@@ -28,7 +28,7 @@ class _Double(TorchFunctionMode):
 
 
 def _all_widened(value: Any) -> Any:
-    """What a function of torch is called with: tree_map would take longer than the function."""
+    """An argument with its tensors in float64, through lists and tuples; tree_map would take longer than the call."""
     if isinstance(value, Tensor):
         return value.double() if value.dtype == _SINGLE else value
     if type(value) in (tuple, list):

@@ -40,7 +40,7 @@ def sweep(
     Raises:
         ValueError: fewer than one process, or not as many measurements as configurations.
         RuntimeError: a run or its measurement failed; the text says which configuration, the cause is chained to it.
-            What was not begun is not begun any more, what was finished stays in the cache.
+            Runs that have not begun are cancelled; finished ones stay in the cache.
     """
     if processes < 1:
         raise ValueError(f"processes must be at least 1; got {processes!r}.")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .arithmetic import ratio
 from .models import ResidualBlock, ResNet
 from .svd import dense_svd
 
@@ -241,9 +242,8 @@ def _result(
 ) -> UnconstrainedJacobians:
     u, s, v = dense_svd(jacobians, jacobians.shape[1])
     u, v = u[:, :k], v[:, :k]  # (L, k, d)
-    sums = s[:, :k].sum(1, keepdim=True)
     traces = torch.einsum("jkm,imd,jkd->ij", u, jacobians, v)
-    coupling = torch.where(sums > 0, traces / torch.where(sums > 0, sums, 1.0), 0.0)
+    coupling = ratio(traces, s[:, :k].sum(1, keepdim=True))
     course = torch.tensor(losses, dtype=torch.float64)
     return UnconstrainedJacobians(jacobians, head, course, coupling, s, u, v, norm, converged, skip)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..arithmetic import exact_arithmetic
+from ..arithmetic import exact_arithmetic, or_one, ratio
 from ..residuals import Residual, Trace, trace
 from ..svd import Method, SVDOptions, check_rank, whole_number
 from ._report import AlignmentReport
@@ -22,10 +22,9 @@ from ._scores import (
     left_right,
     mean_over,
     rank_of,
-    ratio,
     trajectory_scores,
 )
-from ._svd import open_and_decompose, smallest_shape, split, top_of
+from ._svd import open_and_decompose, smallest_shape, split
 
 FEW_CLASSES = 20  # up to so many, σ_{C+1} is computed without being asked for
 DEAD = 1e-3  # of the median over blocks: a σ_1 below it
@@ -81,7 +80,7 @@ def measure_alignment(
     energy, error = tensors.pop("stable_rank"), tensors.pop("stable_rank_error")
     unknown = torch.full_like(energy, math.nan)
     known = classes <= rank or rank == side  # whether all that there are of σ_1..σ_C were computed
-    relative = sigma[..., : min(classes, rank)] / top_of(sigma)
+    relative = sigma[..., : min(classes, rank)] / or_one(sigma[..., :1])
     share = ratio(relative.square().sum(-1), energy).clamp(max=1) if known else unknown
     top = sigma[..., 0]
     return AlignmentReport(

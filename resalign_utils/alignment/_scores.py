@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arithmetic import or_one, ratio
 from ..operators import OperatorBatch
 from ..residuals import Residual
 from ..svd import numerical_rank, unit_of
@@ -23,7 +24,7 @@ def line_shape_score(steps: Tensor) -> Tensor:
     """
     steps = in_own_unit(steps, (-1,))
     lengths = steps.norm(dim=-1)  # (n, T)
-    units = steps / torch.where(lengths > 0, lengths, torch.ones_like(lengths))[..., None]
+    units = steps / or_one(lengths)[..., None]
     moved = (lengths > 0).sum(1)
     return torch.where(moved > 0, moved / units.sum(1).norm(dim=-1), torch.zeros_like(lengths[:, 0]))
 
@@ -168,12 +169,6 @@ def mean_over(scores: Tensor, pairs: Tensor) -> Tensor:
 def in_own_unit(values: Tensor, dimensions: tuple[int, ...]) -> Tensor:
     """Values over a power of two of the size of the largest one along the dimensions."""
     return values / unit_of(values.abs().amax(dimensions, keepdim=True))
-
-
-def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """numerator / denominator, and 0 where the denominator is 0 (a dead block)."""
-    live = denominator != 0
-    return torch.where(live, numerator / torch.where(live, denominator, torch.ones_like(denominator)), 0.0)
 
 
 def _trace(matrices: Tensor) -> Tensor:

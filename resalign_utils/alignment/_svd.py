@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..arithmetic import or_one
 from ..operators import JacobianBatch, JoinedBatches, OperatorBatch
 from ..residuals import Residual, Trace
 from ..svd import Method, SVDOptions, TruncatedSVD, cheaper_method, check_rank, decompose, warn_if_unconverged
@@ -161,15 +162,9 @@ def stable_rank(operator: OperatorBatch, s: Tensor, v: Tensor, seeds: Sequence[s
     signs = torch.stack([_signs(seed, v.shape[2]) for seed in seeds]).to(v)
     rest = torch.baddbmm(signs, signs @ v.mT, v, alpha=-1)  # (n, p, d)
     images = operator.matmat(rest.reshape(*rest.shape[:2], *operator.in_shape)).flatten(2)
-    unit = top_of(s)  # (n, 1)
+    unit = or_one(s[:, :1])  # σ_1 (n, 1)
     norms = (images / unit[..., None]).square().sum(-1)  # (n, p)
     return (s / unit).square().sum(-1) + norms.mean(1), norms.std(1) / PROBES**0.5
-
-
-def top_of(s: Tensor) -> Tensor:
-    """σ_1 (..., 1) of singular values (..., k), to divide by; 1 where it is 0."""
-    top = s[..., :1]
-    return torch.where(top > 0, top, torch.ones_like(top))
 
 
 def _open(residual: Residual, method: str) -> OperatorBatch:
@@ -206,7 +201,7 @@ def _rows(found: TruncatedSVD, rows: slice) -> TruncatedSVD:
 def _with_norm(residual: Residual, operator: OperatorBatch, found: TruncatedSVD, seed: int, first: int) -> BlockSVD:
     fields = vars(found)
     if found.method == "dense":
-        rank = (operator.dense() / top_of(found.S)[..., None]).square().sum((1, 2))
+        rank = (operator.dense() / or_one(found.S[:, :1, None])).square().sum((1, 2))
         return BlockSVD(
             **fields | {"matvecs": operator.matvecs}, stable_rank=rank, stable_rank_error=torch.zeros_like(rank)
         )

@@ -1,4 +1,4 @@
-"""Named image data sets as tensors in memory, and a door for one's own.
+"""Named image data sets as tensors in memory, and a way to bring one's own.
 
     digits         1437 + 360    (1, 8, 8)    Alpaydin & Kaynak 1998, UCI, doi:10.24432/C50P49
     mnist          60000 + 10000 (1, 28, 28)  LeCun, Bottou, Bengio & Haffner 1998, Proc. IEEE 86(11)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._images import error
+from ._images import value_error
 
 IMAGENETTE = {  # folder of a class → its name, in the order of the labels
     "n01440764": "tench",
@@ -182,8 +182,8 @@ def _download(dataset: Callable[..., Any], name: str, root: Path) -> None:
     try:
         dataset(root, download=True)
     except (RuntimeError, URLError) as error:
-        fix = "check the network, or copy the files there"
-        raise ConnectionError(f"could not download {name} into {root}: {error}; fix: {fix}") from error
+        fix = "Check the network, or copy the files there."
+        raise ConnectionError(f"Cannot download {name} into {root}: {error}. {fix}") from error
 
 
 def _command(name: str, root: Path) -> str:
@@ -193,10 +193,10 @@ def _command(name: str, root: Path) -> str:
 
 
 def _missing(file: Path, name: str, root: Path) -> FileNotFoundError:
-    fix = f"name another folder by root= or RESALIGN_DATA, or download: {_command(name, root)}"
-    return FileNotFoundError(f"expected {name} in the folder {root}; came no {file}; fix: {fix}")
+    fix = f"Name another folder by root= or RESALIGN_DATA, or download: {_command(name, root)}"
+    return FileNotFoundError(f"Expected {name} in the folder {root}; there is no {file}. {fix}")
 
 
-def _damaged(file: Path, expected: str, came: object, name: str, root: Path) -> ValueError:
-    fix = f"delete it (and the archive it came from) and download again: {_command(name, root)}"
-    return error(f"{expected} in the damaged {file}", str(came), fix)
+def _damaged(file: Path, expected: str, got: object, name: str, root: Path) -> ValueError:
+    fix = f"Delete it (and the archive it came from) and download again: {_command(name, root)}"
+    return value_error(f"{expected} in the damaged {file}", str(got), fix)

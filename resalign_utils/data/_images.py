@@ -75,14 +75,14 @@ class ImageData:
         if num_classes is None:
             num_classes = len(class_names) if class_names else int(train_y.max()) + 1
         if not isinstance(num_classes, Integral):
-            raise error("num_classes as a whole number", repr(num_classes), "leave it out, or count the classes")
+            raise value_error("num_classes as a whole number", repr(num_classes), "Leave it out, or count the classes.")
         names = tuple(class_names or map(str, range(num_classes)))
         if len(names) != num_classes:
-            raise error(f"{num_classes} class_names", f"{len(names)}", "give one name per class")
+            raise value_error(f"{num_classes} class_names", f"{len(names)}", "Give one name per class.")
         for key, y in (("train_y", train_y), ("test_y", test_y)):
             if y.min() < 0 or y.max() >= num_classes:
-                came, fix = f"labels from {int(y.min())} to {int(y.max())}", "relabel, or set num_classes"
-                raise error(f"{key} in 0..{num_classes - 1}", came, fix)
+                got, fix = f"labels from {int(y.min())} to {int(y.max())}", "Relabel, or set num_classes."
+                raise value_error(f"{key} in 0..{num_classes - 1}", got, fix)
         mean, std = 0.0, 1.0
         if normalize:
             pixels = train_x.cpu().double()  # some devices have no float64
@@ -122,7 +122,7 @@ class ImageData:
             ValueError: if a class has fewer images, or an argument makes no sense.
         """
         if split not in ("test", "train"):
-            raise error('split "test" or "train"', repr(split), 'use split="test"')
+            raise value_error('split "test" or "train"', repr(split), 'Use split="test".')
         x, y = (self.test_x, self.test_y) if split == "test" else (self.train_x, self.train_y)
         index = pick(y.cpu(), per_class, seed, range(self.num_classes), split).to(x.device)  # (k,)
         return x[index], y[index]
@@ -144,7 +144,7 @@ class ImageData:
 def normalized(x: Tensor, mean: float, std: float) -> Tensor:
     """Return (x - mean) / std, worked out on the CPU because GPUs round a little differently."""
     if std == 0:
-        raise error("training images that vary", f"{mean:g} in every pixel", "set normalize=False")
+        raise value_error("training images that vary", f"{mean:g} in every pixel", "Set normalize=False.")
     return x.cpu().sub(mean).div_(std).to(x.device)
 
 
@@ -153,7 +153,7 @@ def pick(y: Tensor, per_class: int | Sequence[int], seed: int | None, names: Seq
     counts = list(per_class) if isinstance(per_class, Iterable) else [per_class] * len(names)
     if len(counts) != len(names) or not all(isinstance(k, Integral) and k > 0 for k in counts):
         expected = f"per_class as a whole number from 1 on, or {len(names)} of them, one per class"
-        raise error(expected, repr(per_class), "use e.g. per_class=10, and classes= to leave a class out")
+        raise value_error(expected, repr(per_class), "Use e.g. per_class=10, and classes= to leave a class out.")
     if seed is not None:
         check_seed(seed)
     picks = []
@@ -161,7 +161,7 @@ def pick(y: Tensor, per_class: int | Sequence[int], seed: int | None, names: Seq
         members = (y == label).nonzero().flatten()
         if count > len(members):
             expected = f"per_class up to {len(members)}, all {split} images of class {name}"
-            raise error(expected, str(count), "ask for fewer, or leave that class out")
+            raise value_error(expected, str(count), "Ask for fewer, or leave that class out.")
         if seed is not None:  # one generator per class: no class's draw depends on another's
             members = members[np.random.default_rng((seed, name)).permutation(len(members))]
         picks.append(members[:count])
@@ -170,7 +170,7 @@ def pick(y: Tensor, per_class: int | Sequence[int], seed: int | None, names: Seq
 
 def check_seed(seed: int) -> None:
     if not isinstance(seed, Integral) or seed < 0:
-        raise error("seed as a whole number from 0 on", repr(seed), "use seed=0")
+        raise value_error("seed as a whole number from 0 on", repr(seed), "Use seed=0.")
 
 
 def _check_tensors(given: dict[str, Tensor]) -> None:
@@ -179,26 +179,28 @@ def _check_tensors(given: dict[str, Tensor]) -> None:
         images = key.endswith("x")
         dtype, dims = (torch.float32, "(n, c, h, w)") if images else (torch.int64, "(n,)")
         if not isinstance(value, Tensor):
-            raise error(f"{key} as a torch tensor", type(value).__name__, f"torch.as_tensor({key})")
+            raise value_error(f"{key} as a torch tensor", type(value).__name__, f"Use torch.as_tensor({key}).")
         if value.dtype != dtype:
-            raise error(f"{key} of {dtype}", str(value.dtype), f"{key}.to({dtype})")
+            raise value_error(f"{key} of {dtype}", str(value.dtype), f"Use {key}.to({dtype}).")
         if value.ndim != (4 if images else 1):
-            raise error(f"{key} of shape {dims}", str(tuple(value.shape)), f"{key}.reshape(...)")
+            raise value_error(f"{key} of shape {dims}", str(tuple(value.shape)), f"Use {key}.reshape(...).")
         if value.numel() == 0:
-            raise error(f"something in {key}", f"shape {tuple(value.shape)}", "give at least one image and label")
+            raise value_error(
+                f"something in {key}", f"shape {tuple(value.shape)}", "Give at least one image and label."
+            )
     if len({value.device for value in given.values()}) > 1:
-        came = ", ".join(f"{key} on {value.device}" for key, value in given.items())
-        raise error("all tensors on one device", came, "move them with .to(device)")
+        got = ", ".join(f"{key} on {value.device}" for key, value in given.items())
+        raise value_error("all tensors on one device", got, "Move them with .to(device).")
     if given["train_x"].shape[1:] != given["test_x"].shape[1:]:
-        came = " and ".join(str(tuple(given[key].shape[1:])) for key in ("train_x", "test_x"))
-        raise error("training and test images of one shape", came, "resize one of them")
+        got = " and ".join(str(tuple(given[key].shape[1:])) for key in ("train_x", "test_x"))
+        raise value_error("training and test images of one shape", got, "Resize one of them.")
     for split in ("train", "test"):
         x, y = given[f"{split}_x"], given[f"{split}_y"]
         if len(x) != len(y):
-            raise error(f"as many {split} labels as images", f"{len(x)} images, {len(y)} labels", "match them")
+            raise value_error(f"as many {split} labels as images", f"{len(x)} images, {len(y)} labels", "Match them.")
         if bad := int((~x.isfinite()).sum()):
-            raise error(f"finite numbers in {split}_x", f"{bad} NaN or infinite", "mend or drop those images")
+            raise value_error(f"finite numbers in {split}_x", f"{bad} NaN or infinite", "Mend or drop those images.")
 
 
-def error(expected: str, came: str, fix: str) -> ValueError:
-    return ValueError(f"expected {expected}; came {came}; fix: {fix}")
+def value_error(expected: str, got: str, fix: str) -> ValueError:
+    return ValueError(f"Expected {expected}; got {got}. {fix}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ._files import LOADERS, Raw
-from ._images import ImageData, check_seed, error, normalized, pick
+from ._images import ImageData, check_seed, normalized, pick, value_error
 
 _NOISE = 10**6  # keeps the stream of the label noise apart from those of the classes
 
@@ -55,7 +55,7 @@ def load_data(
         ConnectionError: the download failed.
     """
     if name not in LOADERS:
-        raise error("one of " + ", ".join(LOADERS), repr(name), "use one of these, or ImageData.from_tensors")
+        raise value_error("one of " + ", ".join(LOADERS), repr(name), "Use one of these, or ImageData.from_tensors.")
     folder = root or os.environ.get("RESALIGN_DATA") or platformdirs.user_cache_path("resalign") / "data"
     raw = LOADERS[name](Path(folder).expanduser().absolute(), download)
     labels = _check_classes(classes, len(raw.class_names))
@@ -90,7 +90,9 @@ def _statistics(raw: Raw) -> tuple[float, float]:
 def _with_noise(y: Tensor, share: float, classes: int, seed: int) -> Tensor:
     """Move the labels (n,) of a drawn share of the images by 1..C−1 places, so that each becomes another one."""
     if not isinstance(share, Real) or not 0 <= share <= 1 or (share and classes < 2):
-        raise error("label_noise in [0, 1], and two classes or more for it", f"{share!r}", "use e.g. label_noise=0.1")
+        raise value_error(
+            "label_noise in [0, 1], and two classes or more for it", f"{share!r}", "Use e.g. label_noise=0.1."
+        )
     if share == 0:
         return y
     check_seed(seed)
@@ -110,5 +112,5 @@ def _check_classes(classes: Sequence[int] | None, num_classes: int) -> tuple[int
     )
     if not labels or not known or len(set(labels)) < len(labels):
         expected = f"classes= with at least one label, all different, in 0..{num_classes - 1}"
-        raise error(expected, repr(labels), "use e.g. classes=(0, 1)")
+        raise value_error(expected, repr(labels), "Use e.g. classes=(0, 1).")
     return tuple(int(label) for label in labels)

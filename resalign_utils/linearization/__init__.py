@@ -6,11 +6,12 @@ way from the input to the output, and ``fold`` merges what has become linear (Me
 """
 
 from ._fold import fold
-from ._linearize import linearize
+from ._linearize import Granularity, linearize
 from ._paths import average_path_length, path_length_distribution
 from ._post_train import LinearizationConfig, LinearizationHistory, post_train
 
 __all__ = [
+    "Granularity",
     "LinearizationConfig",
     "LinearizationHistory",
     "average_path_length",

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
+from ..operators import error_text
 from ._operations import ACTIVATIONS, ELEMENTWISE, NOT_DATA, has_own_forward, is_one_of
 
 SIDES = (32, 28, 64, 96, 224)  # of the images that are tried where no input is given
@@ -53,7 +54,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
             return fx.GraphModule(model, _Tracer().trace(model, constants), type(model).__name__)
         except Exception as error:  # whatever a foreign forward pass raises when it meets a proxy instead of a tensor
             raise ValueError(
-                f"torch.fx cannot trace {type(model).__name__} ({_told(error)}). "
+                f"torch.fx cannot trace {type(model).__name__} ({error_text(error)}). "
                 "Expected a forward pass without control flow that depends on tensors; give a part of the model that "
                 "has none, or rewrite the branch."
             ) from error
@@ -95,7 +96,7 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """A batch norm of torch looks at the number of dimensions, and so is no graph, whoever derived from it."""
+        """Keep batch norms whole, derived ones too: they ask for the number of dimensions, which no graph can tell."""
         if super().is_leaf_module(m, module_qualified_name):
             return True
         return isinstance(m, _BatchNorm) and not (has_own_forward(m) and _can_be_traced(m))
@@ -104,7 +105,7 @@ class _Tracer(fx.Tracer):
 def _can_be_traced(module: nn.Module) -> bool:
     try:
         fx.Tracer().trace(module)
-    except Exception:  # what was said above of a foreign forward pass
+    except Exception:  # a foreign forward pass may raise anything
         return False
     return True
 
@@ -113,10 +114,10 @@ def _record(model: nn.Module, graph: fx.GraphModule, x: Tensor) -> None:
     x = torch.cat([x[:1]] * BATCH)
     try:
         expected = model(x.clone())
-    except Exception as error:  # a foreign forward pass again
+    except Exception as error:  # a foreign forward pass may raise anything
         raise ValueError(
             f"{type(model).__name__} cannot take inputs of shape {tuple(x.shape)}, {x.dtype} on {x.device} "
-            f"({_told(error)}). Give an example of what it takes, x=."
+            f"({error_text(error)}). Give an example of what it takes, x=."
         ) from error
     difference = largest_difference(expected, _Recorder(graph).run(x.clone()))
     if not difference <= 1e-3:
@@ -125,10 +126,6 @@ def _record(model: nn.Module, graph: fx.GraphModule, x: Tensor) -> None:
             f"{difference:.1e} of the largest. Look for random numbers, `+=` on a tensor that has a second name, and "
             "isinstance in the forward pass."
         )
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
 def largest_difference(expected: Any, found: Any) -> float:

@@ -23,15 +23,15 @@ def written(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 def read_what_was_written(graph: fx.GraphModule) -> list[fx.Node]:
-    """Let whatever reads a value after it was written over read the writer's result; the writers that now are read.
+    """Let every node that reads a value after it was written over read the writer instead; return those writers.
 
-    Then the values do not depend on the order of the nodes, and a writer may be exchanged for a function.
+    Then the values do not depend on the order of the nodes, and a writer can be replaced by an out-of-place function.
 
     Raises:
         ValueError: what was written over has another name that is read later.
     """
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
-    memory: dict[fx.Node, fx.Node] = {}  # the first node that has the memory
+    memory: dict[fx.Node, fx.Node] = {}  # node → the first node that has the same memory
     changed = []
     for node in order:
         value = written(graph, node)

@@ -9,6 +9,7 @@ from ._derivatives import Branch, branch_rows
 from ._jacobians import MEMORY_BUDGET, JacobianBatch, JacobianOperator, dense_jacobians
 from ._joined import JoinedBatches
 from ._matrices import MatrixBatch
+from ._values import error_text
 
 __all__ = [
     "MEMORY_BUDGET",
@@ -21,4 +22,5 @@ __all__ = [
     "SingleOperator",
     "branch_rows",
     "dense_jacobians",
+    "error_text",
 ]

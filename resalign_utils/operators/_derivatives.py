@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from ._layers import ConstantLayers
 
-Branch = Callable[[Tensor], Tensor]
+Branch = Callable[..., Tensor]  # (n, *in) → (n, *out), row by row; after h, what else a block is called with
 
 
 def branch_rows(branch: Branch, index: Tensor) -> Branch:
-    """The branch at some of the rows that it is bound to, ``branch.rows(index)``; a branch that is not is used as is.
+    """The branch at some of its rows: ``branch.rows(index)`` if it holds constants of its rows, else the branch itself.
 
     Args:
         branch: ``(n, *in) → (n, *out)``. One that holds constants for n rows has a method ``rows(index)``.
@@ -76,7 +76,7 @@ class DoubleBackward:
 
 
 class AsItIs(DoubleBackward):
-    """The same with every layer left to torch: what is checkpointed is computed again later, as it was before."""
+    """The same with torch's own layers: a checkpointed part is computed again later, and must meet the same layers."""
 
     layers = nullcontext
 

@@ -21,10 +21,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..arithmetic import or_one
 from ..precision import in_double
 from ._compare import differ, dot, flat, norms, random_like, same_bits
 from ._derivatives import AsItIs, BackwardOnce, Branch, DoubleBackward, ForwardMode, branch_rows
-from ._values import told
+from ._values import error_text
 
 ATTEMPTS = 4  # points at which a row may agree with a difference quotient
 PROBES = 8  # random projections on which Jᵀ alone is compared
@@ -91,7 +92,7 @@ def proved_way(branch: Branch, x: Tensor, value: Tensor, name: str = "the branch
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # differentiation fails in as many ways as there are branches
-            problems[derivative] = str(error) if isinstance(error, _Disagreement) else told(error)
+            problems[derivative] = str(error) if isinstance(error, _Disagreement) else error_text(error)
         else:
             problems[derivative] = "⟨u, J v⟩ and ⟨Jᵀ u, v⟩ differ, or the same product twice does"
     said = "; ".join(f"{_NAMES[way]}: {problem}" for way, problem in problems.items())
@@ -107,20 +108,20 @@ class _Disagreement(Exception):
 
 
 def _sharpest(branch: Branch, x: Tensor, value: Tensor) -> _Sharp:
-    """The branch evaluated in float64, which tells a difference from rounding; as it is where that cannot be done."""
+    """The branch in float64, where a real difference stands out from rounding; unchanged if it has no float64."""
     as_it_is = branch, value.dtype
     if x.dtype == torch.float64:
         return as_it_is
     try:
         wide = in_double(branch, x)
-    except Exception:  # what asks for a dtype by name, or writes on a tensor that it holds: float32 has to do
+    except Exception:  # it names its dtype, or writes to a tensor that it holds: it stays in float32
         return as_it_is
     same = wide.dtype == torch.float64 and wide.shape == value.shape and not differ(wide.to(value.dtype), value)
     return (partial(in_double, branch), torch.float64) if same else as_it_is
 
 
 def _compare_with_differences(branch: Branch, sharp: _Sharp, x: Tensor, derivative: type[DoubleBackward]) -> None:
-    """Every row must agree at one of a few points: at another one a kink may lie within all steps, by chance."""
+    """Every row must agree at one of a few points: at a single one, a kink may happen to lie within all steps."""
     proved = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     error = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     for attempt in range(ATTEMPTS):
@@ -159,7 +160,7 @@ def _differences(sharpest: _Sharp, x: Tensor, v: Tensor, derivative: DoubleBackw
 
 
 def _seen(derivative: DoubleBackward, v: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``J v`` (n, m), or random projections of it (n, r) where there is Jᵀ alone; and how to see others so."""
+    """``J v`` (n, m), or random projections of it (n, r) where there is Jᵀ alone; and the same view of any image."""
     if not isinstance(derivative, BackwardOnce):
         return flat(derivative.forward(v)).double(), lambda image: image
     probes = [
@@ -192,7 +193,7 @@ def _stands(branch: Branch, x: Tensor, value: Tensor, way: Way) -> bool:
         return True
     v = random_like(x[:1].expand(len(u), *x.shape[1:]), seed=1)
     image = derivative.forward(v)
-    # images themselves beside random vectors: the larger ⟨u, J v⟩ is, the smaller an error it shows
+    # Also with u = J v: the larger ⟨u, J v⟩ is, the smaller the error that it shows.
     adjoint = _adjoint(u, image, preimage, v) and _adjoint(image, image, derivative.adjoint(image), v)
     return adjoint and same_bits(derivative.forward(v), image)
 
@@ -205,7 +206,7 @@ def repeated(branch: Branch, x: Tensor, value: Tensor, copies: int, way: Way) ->
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, IndexError):
-        return None  # bound to its rows, or to so many at most
+        return None  # the branch holds constants of its rows, or takes only so many
     same = derivative.value.shape == value[index].shape and not differ(derivative.value, value[index])
     return derivative if same else None
 
@@ -220,13 +221,13 @@ def _adjoint(u: Tensor, image: Tensor, preimage: Tensor, v: Tensor) -> bool:
 def _beside(branch: Branch, x: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
     """A point next to x and a direction of the inputs' length, both (n, *in), others at each attempt."""
     size = flat(x).double().square().mean(1).sqrt().to(x.dtype)
-    size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (x.dim() - 1))
+    size = or_one(size).reshape(-1, *[1] * (x.dim() - 1))
     generator = torch.Generator().manual_seed(100 + attempt)
     noise = 0.5 + torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x)
     near = x + JITTER * size * noise * torch.where(x < 0, -1.0, 1.0).to(x)  # away from zero: no sign changes
     if not torch.isfinite(branch(near.clone())).all():
         near = x
-    # one part the same for all of a channel, since what depends on means hardly feels independent entries
+    # One part is the same within a channel: a mean over the channel hardly changes with independent entries.
     constant = x.flatten(2).amax(2) if x.dim() > 2 else x[:, :1]
     smooth = random_like(constant, seed=300 + attempt).reshape(*constant.shape, *[1] * (x.dim() - 2))
     return near, (random_like(x, seed=200 + attempt) + smooth) * size * 0.5**0.5

@@ -30,7 +30,7 @@ def check_branch(branch: Branch, x: Tensor, name: str = "the branch") -> Tensor:
     except Exception as error:  # whatever a foreign branch raises
         if pair is not None:  # batch norm in train mode refuses a row that comes alone, without saying what to do
             raise _mixes(name) from None
-        raise ValueError(f"{_capital(name)} fails at its input {tuple(x.shape)}: {told(error)}.") from error
+        raise ValueError(f"{_capital(name)} fails at its input {tuple(x.shape)}: {error_text(error)}.") from error
     if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(x):
         came = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"Expected a branch (n, *in) → (n, *out); {name} made {came} of {tuple(x.shape)}.")
@@ -101,7 +101,7 @@ def _mixes(name: str) -> ValueError:
     )
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error's kind and the beginning of its text."""
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
 

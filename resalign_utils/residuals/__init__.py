@@ -9,9 +9,9 @@ Which function a block's F is, its type says (``_registry``). That it is true, a
 trace (``_replay``): shortcut plus branch, through the outer activation, must give what the block gave.
 """
 
-from ..operators import branch_rows
+from ..operators import Branch, branch_rows
 from ._checks import check_eval_mode
-from ._registry import Branch, Parts, gated, is_residual_block, residual_branch
+from ._registry import Parts, gated, is_residual_block, residual_branch
 from ._trace import Residual, Trace, trace, trace_states
 
 __all__ = [

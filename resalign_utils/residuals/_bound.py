@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..operators import Branch
 from ..precision import in_double
-from ._registry import Branch
 
 Eager = Callable[[], AbstractContextManager[object]]
 
@@ -62,7 +62,7 @@ class Arguments:
         return replace(self, args=args, kwargs={k: pick(k, v) for k, v in self.kwargs.items()}, n=len(index))
 
     def call(self, function: Branch, h: Tensor) -> Tensor:
-        """``function(h, ...)`` with all that it is willing to take: everything, or h alone."""
+        """Call ``function`` with everything if its signature takes that, else with h alone."""
         if not (self.args or self.kwargs):
             return function(h)
         try:
@@ -137,7 +137,7 @@ def hold(outer: Branch, z: Tensor) -> Held:
 
 def _agree(outer: Branch, z: Tensor, held: Held) -> bool:
     """Whether the derivative agrees with differences of the values, in float64 if the activation has them so."""
-    for evaluate in (_plain, in_double):  # most need no help to compute in the dtype of their argument
+    for evaluate in (_plain, in_double):  # most activations compute in float64 by themselves when z is float64
         try:
             if evaluate(_agrees_near, outer, z.double(), held):
                 return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import singledispatch
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models import ResidualBlock
+from ..operators import Branch
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock, Bottleneck
-
-Branch = Callable[..., Tensor]  # (n, *in) → (n, *out), row by row; after h, what else the block is called with
 
 
 class Parts(NamedTuple):

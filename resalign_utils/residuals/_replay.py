@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ..operators import Branch
 from ..precision import in_double
 from ._bound import Arguments, BoundBranch, Held, hold
-from ._registry import Branch, Parts, parts_of
+from ._registry import Parts, parts_of
 from ._watch import Call, eagerly, state_of
 
 # Rounding of a block, by the arithmetic: relative to what its branch adds, and to the largest entry of a row. The same
@@ -158,7 +159,7 @@ def _replay(call: Call, parts: Parts, arguments: Arguments, h: Tensor) -> _Repla
 
 
 def _outside(call: Call, parts: Parts, z: Tensor | None) -> Any:
-    """σ(z), None of None."""
+    """σ(z), or z itself if there is no σ; None if z is None."""
     if z is None or parts.outer is None:
         return z
     return _part(call, "outer activation", parts.outer, z.clone(), None)
@@ -169,7 +170,7 @@ def _part(call: Call, part: str, function: Branch, h: Tensor, arguments: Argumen
         value = function(h) if arguments is None else arguments.call(function, h)
     except torch.OutOfMemoryError:
         raise
-    except Exception as raised:  # whatever a function makes of what it is called with
+    except Exception as raised:  # a foreign function may raise anything
         why = next(iter(str(raised).strip().splitlines()), "")
         raise ValueError(
             f"{call.label}: its registered {part} cannot be evaluated at {tuple(h.shape)} "
@@ -193,14 +194,14 @@ def _decided(call: Call, parts: Parts, proof: _Proof) -> Arguments:
     """
     n, undecided, failed = call.arguments.n, call.arguments.undecided, None
     if n == 1 and not undecided:
-        return call.arguments  # nothing to take along; that no other input is met, the whole model has shown
+        return call.arguments  # nothing to sort; that inputs do not meet was checked on the whole model
     index = torch.tensor([n - 1, 0, 0, n // 2][: 4 if n == 3 else 3], device=call.input.device)
     for per_row in product((True, False), repeat=len(undecided)):
         chosen = frozenset(name for name, rowwise in zip(undecided, per_row, strict=True) if rowwise)
         arguments = replace(call.arguments, per_row=chosen)
         try:
             replay = proof.evaluate(_replay, call, parts, arguments.rows(index), call.input[index])
-        except Exception as error:  # whatever the block makes of shapes that do not fit: not this reading
+        except Exception as error:  # the block cannot take arguments of these shapes: this reading is wrong
             failed = error
             continue
         if replay.is_at(index, proof.replay):
@@ -237,7 +238,7 @@ def _difference(call: Call, parts: Parts, replay: _Replay, error: float, added: 
 
 
 def _hooks(block: nn.Module) -> str:
-    """A hint at what no forward pass shows."""
+    """The sentence that names the block's forward hooks, which change its output unseen; empty if it has none."""
     hooks = [*block._forward_pre_hooks.values(), *block._forward_hooks.values()]
     if not hooks:
         return ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..arithmetic import or_one
 from ..precision import in_double
 from ._watch import Call, watched
 
@@ -46,7 +47,7 @@ def check_rows(model: nn.Module, x: Tensor, calls: list[Call], logits: Tensor) -
             other = _run(model, after)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # it does not take these values or two rows: there is only chance to look for
+        except Exception:  # it does not take these values, or two rows: only chance can be looked for
             before = after = x
             kept, one, other = torch.arange(len(x), device=x.device), _Run(calls, logits), _run(model, x)
         if _first_difference(one, other, kept, 0.0) is not None:
@@ -60,11 +61,11 @@ def _run(model: nn.Module, x: Tensor) -> _Run:
 def _pairs(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Pairs of batches of one shape, and the rows (r,) that are the same in both; each row of x is kept in one."""
     place = torch.arange(len(x), device=x.device)
-    if len(x) == 1:  # alone, it may meet others and not show it: it is its own mean
+    if len(x) == 1:  # a mean over one row is the row: give it a neighbour
         continuous = x.is_floating_point() or x.is_complex()
         yield torch.cat([x, _changed(x, 0)]), torch.cat([x, _changed(x, 1) if continuous else x]), place
         return
-    halves = [place < len(x) // 2, place % 2 == 0]  # neighbours too may meet in pairs
+    halves = [place < len(x) // 2, place % 2 == 0]  # the second split parts neighbours, which may meet in pairs
     for half in halves[: 2 if len(x) > 2 else 1]:
         for way, kept in enumerate((half, ~half)):
             yield x, torch.where(kept.reshape(-1, *[1] * (x.dim() - 1)), x, _changed(x, way)), place[kept]
@@ -79,9 +80,9 @@ def _changed(x: Tensor, way: int) -> Tensor:
         same = (moved == x).flatten(1).all(1).reshape(-1, *[1] * (x.dim() - 1))
         return torch.where(same, torch.where(x > 0, x - 1, x + 1), moved)
     size = x.flatten(1).abs().square().mean(1).sqrt()
-    size = torch.where(size > 0, size, 1.0).reshape(-1, *[1] * (x.dim() - 1))
+    size = or_one(size).reshape(-1, *[1] * (x.dim() - 1))
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(way)).to(x)
-    return 4 * size * noise + (x if way == 0 else -2 * x)  # larger too: what takes the largest must see it
+    return 4 * size * noise + (x if way == 0 else -2 * x)  # larger, so that a maximum over rows changes
 
 
 def _refuse(model: nn.Module, before: Tensor, after: Tensor, kept: Tensor, one: _Run, other: _Run) -> None:
@@ -131,7 +132,7 @@ def _first_difference(one: _Run, other: _Run, kept: Tensor, tolerance: float) ->
 
 def _differ(a: Tensor, b: Tensor, kept: Tensor, tolerance: float) -> bool:
     if a.shape != b.shape or a.dim() == 0 or len(a) <= int(kept.max()):
-        return a.shape != b.shape or not torch.equal(a, b)  # a single output, whatever the inputs
+        return a.shape != b.shape or not torch.equal(a, b)  # not one row for each input: compared as a whole
     a, b = a[kept].flatten(1), b[kept].flatten(1)
     if torch.equal(a, b):
         return False

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic import exact_arithmetic
-from ..operators import branch_rows
+from ..operators import Branch, branch_rows
 from ._checks import check_inputs, unwrapped
-from ._registry import Branch
 from ._replay import replayed
 from ._rows import check_rows
 from ._watch import Call, as_it_was, eagerly, watched

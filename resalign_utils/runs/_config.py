@@ -70,7 +70,7 @@ class RunConfig:
 
     @property
     def key(self) -> str:
-        """Name of the run: see :class:`Recipe`."""
+        """Name of the run: a hash of it, of the recipe versions of its stages, and of torch's minor version."""
         return self.recipe.key
 
     @property

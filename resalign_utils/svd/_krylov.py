@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arithmetic import or_one
 from ._lapack import thin_svd
 from ._operator import fix_signs, residual_norms
 
@@ -204,8 +205,7 @@ class _Bidiagonalisation:
         if b == 0:
             return u, s, v, torch.zeros_like(s)
         norms = (u[..., j - b :] @ self._rest).norm(dim=-1)
-        top = s[:, :1]
-        return u, s, v, norms / torch.where(top > 0, top, torch.ones_like(top))
+        return u, s, v, norms / or_one(s[:, :1])
 
     def kept_at_restart(self, k: int) -> int:
         """Half as many again as are wanted: the unwanted ones next to them would have to be found again."""

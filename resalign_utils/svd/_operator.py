@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from ..arithmetic import or_one
+
 Method = Literal["auto", "dense", "krylov"]
 
 
@@ -169,8 +171,7 @@ def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:
 
 def residual_norms(image: Tensor, preimage: Tensor, u: Tensor, s: Tensor, v: Tensor) -> Tensor:
     """``max(‖J v_i − σ_i u_i‖, ‖Jᵀ u_i − σ_i v_i‖) / σ_1`` (..., k) from ``J v`` (..., k, m), ``Jᵀ u`` (..., k, d)."""
-    top = s[..., :1]
-    unit = torch.where(top > 0, top, torch.ones_like(top))[..., None]  # before anything is squared
+    unit = or_one(s[..., :1, None])  # before anything is squared
     right = ((image - s[..., None] * u) / unit).norm(dim=-1)
     left = ((preimage - s[..., None] * v) / unit).norm(dim=-1)
     return torch.maximum(right, left)

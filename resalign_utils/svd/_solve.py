@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..arithmetic import exact_arithmetic
+from ..arithmetic import exact_arithmetic, or_one
 from ._copies import with_copies
 from ._dense import dense_svd
 from ._krylov import KrylovRun, Product, block_krylov, default_block, random_block
@@ -227,7 +227,7 @@ def _mixed(v0: Tensor, rows: int, seed: int) -> Tensor:
 def _lengthened(rows: Tensor) -> Tensor:
     """Rows (n, b, N) with the length √N of Gaussian ones; zero rows stay zero."""
     lengths = rows.norm(dim=-1, keepdim=True)
-    return rows / torch.where(lengths > 0, lengths, torch.ones_like(lengths)) * math.pow(rows.shape[2], 0.5)
+    return rows / or_one(lengths) * math.pow(rows.shape[2], 0.5)
 
 
 class _Alone:

@@ -89,7 +89,7 @@ def test_linear_layers_are_not_there():
 
 @pytest.mark.parametrize("kind", ["fc", "conv"])
 def test_channels_that_are_linear_in_every_block_are_remembered(digits, kind):
-    """Eight blocks whose same half of the channels is linear. Taken for forgetful, they had variance 3.75.
+    """Eight blocks whose same half of the channels is linear. A walk that forgot its channel would have variance 3.75.
 
     Outside of the branches the walk keeps its channel while it takes skips. Between two branches lie G skips, the last
     block before the stem included; R runs of one channel, in which all units count or none does.

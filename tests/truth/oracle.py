@@ -66,7 +66,7 @@ def true_jacobians(row: Row, x: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one product: ``kind`` is right, refused, WRONG, crash or spoiled; ``text`` says more."""
+    """How one product ended: ``kind`` is right, refused, WRONG, crash or spoiled; ``text`` says more."""
 
     kind: str
     text: str = ""
