@@ -44,7 +44,7 @@ Environ = Mapping[str, str]
 
 
 class SetupError(Exception):
-    """Something a reader can mend: the text says what was expected, what came, and what to do."""
+    """Something a reader can mend: the text says what was expected, what was found, and what to do."""
 
 
 class _Links(HTMLParser):
@@ -147,12 +147,12 @@ def wheel_url(page: str, page_url: str, file: str) -> str:
 
 def checked(data: bytes, sha256: str, file: str) -> bytes:
     """The bytes themselves, if they are what they should be."""
-    came = hashlib.sha256(data).hexdigest()
-    if came == sha256:
+    found = hashlib.sha256(data).hexdigest()
+    if found == sha256:
         return data
     raise SetupError(
         f"{file} is not the file it should be and was not used.\n"
-        f"expected SHA-256 {sha256}\n         but came {came} ({len(data)} bytes)\n"
+        f"expected SHA-256 {sha256}\n       but found {found} ({len(data)} bytes)\n"
         "Try again; if it comes again, the index or a proxy between changes files: do not use it."
     )
 

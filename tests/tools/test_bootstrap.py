@@ -121,7 +121,7 @@ def test_wrong_checksum_is_refused(project, index, capfd):
     assert bootstrap.main(project, index.environ) == 1
     said = capfd.readouterr().err
     assert f"expected SHA-256 {hashlib.sha256(wheel()).hexdigest()}" in said
-    assert f"but came {hashlib.sha256(changed).hexdigest()}" in said
+    assert f"but found {hashlib.sha256(changed).hexdigest()}" in said
     assert "do not use it" in said
     assert not (project / ".tools").exists()
     assert not (project / ".venv").exists()
