@@ -685,18 +685,24 @@ def three_threads():
 
 
 def threads_in_training(data, **network):
-    """How many threads a monitor finds after the first epoch."""
-    seen = Monitor("threads", lambda model, data: torch.get_num_threads(), epochs=(1,))
-    history = train(build_model(ResNetConfig(2, **network), data), data, TrainConfig(epochs=1), monitors=[seen])
-    return history.monitors["threads"][0][1]
+    """How many threads a monitor finds before and after the first epoch."""
+    seen = Monitor("threads", lambda model, data: torch.get_num_threads(), epochs=(0, 1))
+    history = train(build_model(ResNetConfig(**network), data), data, TrainConfig(epochs=1), monitors=[seen])
+    assert torch.get_num_threads() == 3
+    return [number for _, number in history.monitors["threads"]]
 
 
 @pytest.mark.usefixtures("three_threads")
 def test_a_small_network_trains_on_one_thread_and_the_setting_returns(blobs):
-    assert threads_in_training(blobs, width=8) == 1
-    assert torch.get_num_threads() == 3
-    assert threads_in_training(blobs, width=1024) == 3  # 1.1e9 operations in a step of 128 images
-    assert torch.get_num_threads() == 3
+    assert threads_in_training(blobs, depth=2, width=8) == [1, 1]
+    assert threads_in_training(blobs, depth=2, width=1024) == [3, 3]  # 1.1e9 operations in a step of 128 images
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_kernel_works_at_every_pixel(pictures, monkeypatch):
+    monkeypatch.setattr("resalign_utils.training._threads.SMALL", 3e6)
+    assert threads_in_training(pictures, kind="conv", depth=1, width=4) == [3, 3]  # 488 entries, each at 35 pixels
+    assert threads_in_training(pictures, depth=1, width=8) == [1, 1]  # more entries, each used once
 
 
 @pytest.mark.usefixtures("three_threads")
