@@ -93,6 +93,12 @@ def neural_collapse(
     Raises:
         ValueError: shapes or types that do not fit, NaN or infinite features or weights, fewer than two classes, a
             label outside 0..C−1, a class without samples.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> found = ra.neural_collapse([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]], [0, 0, 1, 1])
+        >>> found.nc1, found.nc2_norm, found.nc2_angle
+        (0.0, 0.0, 0.0)
     """
     features = _tensor("features", features)
     if features.dim() != 2 or not features.is_floating_point():

@@ -146,6 +146,13 @@ def fit_unconstrained_jacobians(
 
     Raises:
         ValueError: wrong shapes, labels, names or ranges.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> x, y = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1])
+        >>> found = ra.fit_unconstrained_jacobians(x, y, depth=3)
+        >>> found.converged, round(found.alignment, 4)
+        (True, 1.0)
     """
     head_weight = weight if head_weight is None else head_weight
     _check(x, y, depth, penalty, loss, weight, head_weight, steps, tol)

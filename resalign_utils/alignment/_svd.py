@@ -76,6 +76,14 @@ def jacobian_svd(
     Raises:
         ValueError: k out of range, or a block whose derivative cannot be proved (see :class:`JacobianBatch`).
         MemoryError: a Jacobian to be formed would take more than 4 GiB.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> data = ra.load_data("digits")
+        >>> model = ra.build_model(ra.ResNetConfig(depth=2, width=16), data).eval()
+        >>> svds = ra.jacobian_svd(ra.trace(model, data.test_x[:5]), k=3)
+        >>> [tuple(svd.V.shape) for svd in svds]
+        [(5, 3, 16), (5, 3, 16)]
     """
     k, options = check_rank(k, smallest_shape(path.residuals)), SVDOptions(method, tol, seed)
     parts = [

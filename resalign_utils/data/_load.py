@@ -53,6 +53,11 @@ def load_data(
         ValueError: unknown name; bad `classes`, `per_class`, `label_noise` or `seed`; a damaged file.
         FileNotFoundError: the data is not there; the message says where it should be and how to download it.
         ConnectionError: the download failed.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> ra.load_data("digits", classes=(3, 8), per_class=50)
+        ImageData('digits': 100 training and 72 test images (1, 8, 8), 2 classes, on cpu)
     """
     if name not in LOADERS:
         raise value_error("one of " + ", ".join(LOADERS), repr(name), "Use one of these, or ImageData.from_tensors.")

@@ -67,6 +67,17 @@ def fold(model: nn.Module, x: Tensor | None = None, *, tolerance: float = 1e-9) 
             float64.
         TypeError: with x, the model does not return one tensor.
         RuntimeError: the outputs on x differ by more than ``tolerance``; the text says by how much.
+
+    Example:
+        A PReLU whose slope is 1 is the identity, so the layers around it become one:
+
+        >>> import resalign_utils as ra
+        >>> import torch
+        >>> from torch import nn
+        >>> layers = [nn.Linear(4, 4), nn.PReLU(init=1.0), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)]
+        >>> model = nn.Sequential(*layers)
+        >>> [type(layer).__name__ for layer in ra.fold(model, torch.randn(5, 4)).children()]
+        ['Linear', 'ReLU', 'Linear']
     """
     device, dtype = _place(model)
     original = copied(model).eval().to(torch.device("cpu"), torch.float64)

@@ -72,6 +72,17 @@ def linearize(model: nn.Module, granularity: Granularity = "channel", *, x: Tens
             that cannot be traced, or writes in place over what is read under another name; slopes per channel where
             dimension 1 is not known to be the channels; an input whose shape is not known.
         RuntimeError: the copy is another function.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> from torch import nn
+        >>> layers = [nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)]
+        >>> model = nn.Sequential(*layers)
+        >>> copy = ra.linearize(model, "channel")
+        >>> copy[1]
+        PReLU(num_parameters=4)
+        >>> bool(copy[1].weight.detach().eq(0).all())
+        True
     """
     if granularity not in get_args(Granularity):
         raise ValueError(f"granularity must be 'channel' or 'layer'; got {granularity!r}.")

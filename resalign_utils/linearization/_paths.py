@@ -31,6 +31,14 @@ def average_path_length(model: nn.Module, x: Tensor | None = None) -> float:
     Raises:
         ValueError: the model cannot be traced, its input's shape is not known, it has several inputs or outputs, or an
             operation without a rule; the text names it.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> from torch import nn
+        >>> layers = [nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)]
+        >>> model = nn.Sequential(*layers)
+        >>> ra.average_path_length(model)
+        2.0
     """
     return float(walk(model, x, exact=False)[1])
 

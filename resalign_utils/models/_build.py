@@ -30,6 +30,13 @@ def build_model(config: ResNetConfig, data: ImageData, *, seed: int = 0) -> ResN
 
     Returns:
         A module with ``.stem``, ``.blocks`` (L of them) and ``.head``, in train mode.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> data = ra.load_data("digits")
+        >>> model = ra.build_model(ra.ResNetConfig(depth=2, width=16), data)
+        >>> model(data.train_x[:5]).shape
+        torch.Size([5, 10])
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU as well

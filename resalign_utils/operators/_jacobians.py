@@ -129,6 +129,12 @@ class JacobianOperator(SingleOperator):
 
     Raises:
         ValueError: as :class:`JacobianBatch`.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> operator = ra.JacobianOperator(torch.square, torch.tensor([1.0, 2.0, 3.0]))
+        >>> operator.matmat(torch.ones(1, 3))
+        tensor([[2., 4., 6.]])
     """
 
     def __init__(self, branch: Branch, point: Tensor, *, memory: int = MEMORY_BUDGET) -> None:

@@ -44,16 +44,6 @@ class Parts(NamedTuple):
 def residual_branch(block: nn.Module) -> Branch | tuple[Branch, Branch | None, Branch | None]:
     """Return the parts of one block, ``h ↦ outer(shortcut(h) + branch(h))``; your own blocks join by registering.
 
-    Example::
-
-        @residual_branch.register
-        def _(block: MyBlock):
-            return block.f                                   # h + f(h)
-
-        @residual_branch.register
-        def _(block: MyOtherBlock):
-            return block.f, block.project, nn.GELU()         # GELU(project(h) + f(h))
-
     A registered function returns the branch alone, which means an identity shortcut and nothing outside of the sum; or
     ``(branch, shortcut, outer)``. ``shortcut=None`` is for a block without skip, ``outer=None`` for none; ``outer`` is
     a function or a module and counts by its own derivative. Branch and shortcut are called with h alone, or, if they
@@ -62,6 +52,24 @@ def residual_branch(block: nn.Module) -> Branch | tuple[Branch, Branch | None, B
 
     Raises:
         TypeError: the block's type is not registered.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> class MyBlock(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.f, self.norm = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
+        ...
+        ...     def forward(self, h):
+        ...         return self.norm(h + self.f(h))
+        >>> @ra.residual_branch.register
+        ... def _(block: MyBlock):
+        ...     return block.f, torch.nn.Identity(), block.norm
+        >>> model = torch.nn.Sequential(MyBlock(), MyBlock(), torch.nn.Linear(4, 2)).eval()
+        >>> [residual.name for residual in ra.trace(model, torch.randn(3, 4)).residuals]
+        ['0', '1']
+
+        Of a block that gives ``h + f(h)``, ``return block.f`` is enough.
     """
     if _register_torchvision(block):
         return residual_branch(block)

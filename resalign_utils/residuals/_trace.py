@@ -130,6 +130,16 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
             running statistics, dropout that is always on, no residual block found, a block that is called twice, a
             state without a row for each input, a block whose registered parts do not give its output, a result that
             depends on the other inputs of the batch or on chance.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> data = ra.load_data("digits")
+        >>> model = ra.build_model(ra.ResNetConfig(depth=2, width=16), data).eval()
+        >>> path = ra.trace(model, data.test_x[:5])
+        >>> [tuple(state.shape) for state in path.states]
+        [(5, 16), (5, 16), (5, 16)]
+        >>> path.residuals[0].name
+        'blocks.0'
     """
     model = unwrapped(model)
     check_inputs(model, x)

@@ -22,6 +22,15 @@ def dense_svd(matrices: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
     Raises:
         ValueError: k out of range, NaN or infinite entries.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> u, s, v = ra.dense_svd(torch.diag(torch.tensor([1.0, 3.0, 2.0])), k=2)
+        >>> s
+        tensor([3., 2.])
+        >>> v
+        tensor([[0., 1., 0.],
+                [0., 0., 1.]])
     """
     m, d = matrices.shape[-2:]
     k = check_rank(k, (m, d))

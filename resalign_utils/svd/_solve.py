@@ -68,6 +68,16 @@ def truncated_svd(
     Raises:
         ValueError: k out of range, unknown method, v0 of a wrong shape, NaN or infinite products, a max_matvecs that
             is too small to span and to check k triplets.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> scale = torch.tensor([1.0, 3.0, 2.0])
+        >>> operator = ra.JacobianOperator(lambda x: scale * x, torch.ones(3))
+        >>> found = ra.truncated_svd(operator, k=2)
+        >>> found.S
+        tensor([3., 2.])
+        >>> found.converged
+        tensor([True, True])
     """
     options = SVDOptions(method, tol, seed, max_matvecs)
     found = decompose(_Alone(operator), k, options, None if v0 is None else v0[None])
