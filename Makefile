@@ -12,7 +12,7 @@ export TQDM_DISABLE := 1
 RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization bridge
 
 .DEFAULT_GOAL := help
-.PHONY: help book test html notebooks lint results bench pages clean distclean FORCE
+.PHONY: help book test html notebooks lint results bench pages shots clean distclean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,7 +41,10 @@ bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks
 
 pages: $(STAMP) ## open every page that is built in a browser with no network
-	@$(PY) -m pytest tests/book/test_pages.py -n 2 --dist load
+	@$(PY) -m pytest tests/book/test_pages.py tests/book/test_figures.py -n 2 --dist load
+
+shots: $(STAMP) ## pictures of all built pages: light, dark, and a phone's, on one sheet
+	@$(PY) -m tools.shots
 
 clean: ## remove what was built and all caches of tools
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

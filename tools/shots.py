@@ -18,14 +18,18 @@ from typing import Any
 
 from tools.notebook_rules import ROOT, toc_files
 
-HTML = ROOT / "_build" / "html"
+HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
 SHOTS = ROOT / "_build" / "shots"
 WAYS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
-FLAGS = ["--no-sandbox", "--no-proxy-server", "--enable-unsafe-swiftshader"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",  # CI runs as root in a container
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--enable-unsafe-swiftshader",  # WebGL figures on machines without a graphics card
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
 TALLEST = 16_000  # pixels: Chromium's pictures repeat themselves beyond
-# The side bars stand still while a page is read; without them each picture is the page itself.
-READY = """() => [...document.querySelectorAll('.book-plotly')].every(b => b.querySelector('[data-ready]'))
-    && (!window.MathJax?.startup || window.MathJax.startup.promise.then(() => true))"""
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -35,12 +39,21 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+def browser_program(playwright: Any) -> str | None:
+    """$CHROMIUM, one on PATH, or Playwright's own; None if there is none."""
+    found = [shutil.which(name) for name in (os.environ.get("CHROMIUM", ""), *BROWSERS) if name]
+    own = playwright.chromium.executable_path
+    return next((path for path in (*found, own) if path and Path(path).exists()), None)
+
+
 def draw_all(page: Any) -> None:
-    """Scroll past every figure, for they are drawn when they come near; then to the top."""
-    for box in page.locator(".book-plotly").all():
-        box.scroll_into_view_if_needed()
-        box.locator("[data-ready]").wait_for(timeout=30_000)
-    page.wait_for_function(READY, timeout=30_000)
+    """Scroll past every figure, for they are drawn when they come near, and wait for the formulas; then to the top."""
+    for target in page.locator(".book-plotly-target").all():
+        target.scroll_into_view_if_needed()
+        target.locator("xpath=self::*[@data-ready]").wait_for(timeout=30_000)
+    if page.locator(".math").count():
+        page.wait_for_function("() => document.querySelector('mjx-container')", timeout=30_000)
+        page.evaluate("() => window.MathJax.startup.promise.then(() => null)")
     page.evaluate("scrollTo(0, 0)")
 
 
@@ -87,9 +100,8 @@ def main(words: list[str]) -> int:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}/"
-    found = (shutil.which(program) for program in (os.environ.get("CHROMIUM", ""), "chromium", "google-chrome"))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=next(filter(None, found), None), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=browser_program(playwright), args=FLAGS)
         shots = {name: {way: shoot(browser, base, name, way) for way in WAYS} for name in names}
         browser.close()
     server.shutdown()

@@ -1,38 +1,23 @@
 """Every page of the built book, opened in headless Chromium with no network (first `make html` or `make book`)."""
 
-import functools
-import http.server
-import itertools
+import gzip
 import os
-import shutil
+import re
 import subprocess
 import sys
-import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import pytest
+from browsing import COLLISIONS, PALE, SIDE_BY_SIDE, arrows_and_clicks_choose, fits, range_moves, wait_until
 
-from resalign_utils.plotting import MapCell, alignment_map
 from tools.notebook_rules import ROOT, toc_files
+from tools.shots import HTML
 
-HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
 PAGES = [f"{name}.html" for name in toc_files()]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",  # CI runs as root in a container
-    "--no-proxy-server",
-    "--disable-background-networking",
-    "--enable-unsafe-swiftshader",  # WebGL figures on machines without a graphics card
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
 # What the theme and Sphinx themselves get wrong, not the book's own content.
 AXE_KNOWN = {"aria-required-children", "aria-deprecated-role", "aria-allowed-role"}
-# What a reader sees of a figure's state: its title and all traces, whichever way the data is stored.
-STATE = """gd => JSON.stringify([gd._fullLayout.title?.text, gd._fullData.map(t => [t.visible, t.name,
-    ...[t.x, t.y, t.z, t.marker?.color, t.marker?.opacity].map(v => v?.length ? Array.from(v) : v)])])"""
 # Where a mouse finds data: the middle point of each trace, then a grid over the figure.
 TARGETS = """gd => {
     const box = gd.getBoundingClientRect(), at = [], layout = gd._fullLayout;
@@ -57,108 +42,15 @@ TARGETS = """gd => {
     return at.filter(point => point.every(Number.isFinite));  // a trace may have gaps
 }"""
 
-# Where the points stand that name a frame in their customdata, and in what order the slider has them.
-CHOICES = """gd => {
-    const box = gd.getBoundingClientRect(), layout = gd._fullLayout, found = [];
-    const steps = layout.sliders[0].steps.map(step => step.args[0][0]);
-    for (const t of gd._fullData.filter(t => t.type === 'heatmap' && t.customdata)) {
-        const x = layout[t.xaxis.replace('x', 'xaxis')], y = layout[t.yaxis.replace('y', 'yaxis')];
-        t.customdata.forEach((row, i) => row.forEach((name, j) => { if (steps.includes(name)) found.push({
-            name, step: steps.indexOf(name), at: [box.x + x._offset + x.c2p(j), box.y + y._offset + y.c2p(i)]}); }));
-    }
-    return found;
-}"""
 
-
-def lacking(what):
-    """What is needed is not here: in CI a failure, elsewhere a skip that says so."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must test the pages, but {what}")
-    pytest.skip(what)
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def end_headers(self):
-        self.send_header("LinkChecker", "allowed")  # without it linkchecker asks for ten files a second at most
-        super().end_headers()
-
-
-@pytest.fixture(scope="module")
-def base():
-    """The address under which the built book is served on this machine."""
-    if not HTML.is_dir():
-        lacking(f"there is no built book in {HTML}: run `make html`")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-def browser_program(playwright):
-    """$CHROMIUM, one on PATH, or Playwright's own; None if there is none."""
-    found = [shutil.which(name) for name in (os.environ.get("CHROMIUM", ""), *BROWSERS) if name]
-    own = playwright.chromium.executable_path
-    return next((path for path in (*found, own) if path and Path(path).exists()), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = browser_program(playwright)
-        if program is None:
-            lacking(f"no browser was found ($CHROMIUM, {', '.join(BROWSERS)}, or Playwright's): pages not opened")
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture
-def visit(browser, base):
-    """`visit(name, width)` opens a page; at the end of the test nothing may have gone wrong in it."""
-    pages, wrong = [], []
-
-    def look(request):
-        if request.url.startswith(("http", "ws")) and not request.url.startswith(base):
-            wrong.append(f"asked another host: {request.url}")
-
-    def visit(name, width=1280, body=None):
-        """With a `body`, a page of its own instead of a file of the book."""
-        page = browser.new_page(viewport={"width": width, "height": 1000})
-        if body is not None:
-            page.route(base + name, lambda route: route.fulfill(body=body, content_type="text/html; charset=utf-8"))
-        pages.append(page)
-        page.on("request", look)
-        page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
-        page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
-        page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-        page.goto(base + name, wait_until="load")
-        draw_all(page)
-        return page
-
-    yield visit
-    for page in pages:
-        page.close()
-    assert not wrong, wrong
-
-
-def draw_all(page):
-    """Scroll past every figure, for they are drawn when they come near, and wait for the formulas."""
-    for box in page.locator(".book-plotly").all():
-        box.scroll_into_view_if_needed()
-        box.locator(".main-svg").first.wait_for(state="attached", timeout=30_000)
-    if page.locator(".math").count():
-        page.wait_for_function("() => document.querySelector('mjx-container')", timeout=30_000)
-        page.evaluate("() => window.MathJax.startup.promise.then(() => null)")
-
-
-def fits(page):
-    return page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_small_and_has_no_raw_table(name):
+    """A page beside the plotly.js that all pages share."""
+    html = (HTML / name).read_bytes()
+    assert len(gzip.compress(html)) < 1_500_000
+    prose = re.sub(r"<(pre|script)\b.*?</\1>", "", html.decode(), flags=re.S)
+    assert not re.search(r"\|\s*:?-{3,}:?\s*\|", prose)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -170,7 +62,7 @@ def test_page_is_sound(visit, name):
     assert_formulas_are_set(page)
     assert fits(page), "the page scrolls sideways"
     assert_accessible(page)
-    assert_light_cards_in_the_dark(page)
+    assert_dark(page)
 
 
 def assert_formulas_are_set(page):
@@ -180,26 +72,30 @@ def assert_formulas_are_set(page):
     assert not page.locator('[data-mjx-error], mjx-container [fill="red"]').count(), "a formula with an error"
 
 
-def assert_accessible(page):
+def assert_accessible(page, rules=None):
     from axe_playwright_python.sync_playwright import Axe
 
     # An output image without an alt text of its own gets its file name, which axe takes for one.
     unsaid = page.evaluate("""() => [...document.querySelectorAll('.bd-article img')]
         .filter(i => !i.alt || /\\.(png|svg|jpe?g)$/.test(i.alt)).map(i => i.src)""")
     assert not unsaid, "pictures without an alt text"
-    options = {"runOnly": ["wcag2a", "wcag2aa"], "preload": False}  # its preload asks for style sheets itself
+    options = {"runOnly": rules or ["wcag2a", "wcag2aa"], "preload": False}  # its preload asks for style sheets itself
     found = Axe().run(page, context=".bd-article", options=options).response["violations"]
     serious = [v for v in found if v["impact"] in ("critical", "serious") and v["id"] not in AXE_KNOWN]
     assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
 
 
-def assert_light_cards_in_the_dark(page):
-    grounds = page.evaluate("""() => {
-        document.documentElement.dataset.theme = 'dark';
-        return [...document.querySelectorAll('.book-plotly-target, .cell_output img')]
-            .map(e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).filter]);
-    }""")
-    assert all(ground == ["rgb(255, 255, 255)", "none"] for ground in grounds), grounds
+def assert_dark(page):
+    """Figures on the page's own ground with words that can be read; pictures stay light cards."""
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.book-plotly-target')].every(g => g.dataset.ready)"""
+    )
+    pictures = page.evaluate("""() => [...document.querySelectorAll('.cell_output img')]
+        .map(e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).filter])""")
+    assert all(ground == ["rgb(255, 255, 255)", "none"] for ground in pictures), pictures
+    assert_accessible(page, ["color-contrast"])
+    assert not page.evaluate(PALE), "words of a figure that cannot be read in the dark"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -210,6 +106,14 @@ def test_page_fits_a_phone(visit, name):
         .filter(e => !e.closest('.highlight pre, .output, .math, .book-plotly'))  // these scroll in themselves
         .slice(0, 5).map(e => e.outerHTML.slice(0, 100))""")
     assert fits(page), f"the page scrolls sideways; too wide may be {wide}"
+    unsaid = page.evaluate("""() => [...document.querySelectorAll(
+            '.bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)')]
+        .filter(e => e.scrollWidth > e.clientWidth + 1 && !e.previousElementSibling?.matches('.book-more'))
+        .map(e => e.outerHTML.slice(0, 100))""")
+    assert not unsaid, "these scroll, and nothing says so"
+    beside, collisions = page.evaluate(SIDE_BY_SIDE), page.evaluate(COLLISIONS)
+    assert not beside, "panels beside each other on a phone"
+    assert not collisions, "words of a figure on other words, or outside of it"
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
@@ -217,41 +121,13 @@ def test_figures_react(visit, name):
     page = visit(name)
     for number, figure in enumerate(page.locator(".book-plotly-target").all(), 1):
         figure.scroll_into_view_if_needed()
-        if figure.evaluate("gd => gd._fullLayout.sliders?.some(s => s.visible)"):
-            assert slider_moves(page, figure), f"figure {number}: the slider changes nothing"
+        assert not figure.evaluate("gd => gd._fullLayout.sliders?.some(s => s.visible)"), "a slider without keys"
+        if figure.locator("xpath=..").locator("input[type=range]").count():
+            assert range_moves(page, figure), f"figure {number}: its range changes nothing"
         if figure.evaluate("gd => gd._fullLayout.meta?.click_to_frame"):
-            assert click_chooses(page, figure), f"figure {number}: a click changes nothing"
+            assert arrows_and_clicks_choose(page, figure), f"figure {number}: its cells cannot be chosen"
         if figure.evaluate("gd => gd._fullLayout.hovermode && gd._fullData.some(t => t.hoverinfo !== 'skip')"):
             assert hover_label(page, figure), f"figure {number}: no label under the mouse"
-
-
-def slider_moves(page, figure):
-    """Click on the far end of the figure's slider; whether the data or the title is another afterwards."""
-    before = figure.evaluate(STATE)
-    at_end = figure.evaluate("gd => 2 * gd._fullLayout.sliders[0].active > gd._fullLayout.sliders[0].steps.length")
-    rail = figure.locator(".slider-rail-touch-rect").first
-    rail.scroll_into_view_if_needed()
-    box = rail.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * (0.02 if at_end else 0.98), box["y"] + box["height"] / 2)
-    return wait_until(page, lambda: figure.evaluate(STATE) != before, 5000)
-
-
-def click_chooses(page, figure):
-    """Click on the first and the last point that name a frame; whether each changed the data and moved the slider."""
-    choices = figure.evaluate(CHOICES)
-    return all(choose(page, figure, choice["name"]) for choice in (choices[0], choices[-1]))
-
-
-def choose(page, figure, name):
-    """Click on the point that names this frame; whether the data changed and the slider followed."""
-    before = figure.evaluate(STATE)
-    figure.scroll_into_view_if_needed()
-    (choice,) = [choice for choice in figure.evaluate(CHOICES) if choice["name"] == name]
-    page.mouse.click(*choice["at"])
-    active = "gd => gd._fullLayout.sliders[0].active"
-    return wait_until(
-        page, lambda: figure.evaluate(STATE) != before and figure.evaluate(active) == choice["step"], 5000
-    )
 
 
 def hover_label(page, figure):
@@ -265,69 +141,20 @@ def hover_label(page, figure):
     return False
 
 
-def wait_until(page, true, milliseconds):
-    for _ in range(max(1, milliseconds // 50)):
-        if true():
-            return True
-        page.wait_for_timeout(50)
-    return true()
+def test_the_first_page_shows_its_results_on_a_phone(visit):
+    page = visit(PAGES[0], width=390)
+    heading = page.locator("th", has_text="this book")
+    assert 0 < heading.bounding_box()["x"] + heading.bounding_box()["width"] <= 390
 
 
-SHOWN = """gd => {
-    const list = v => Array.from(v ?? []), named = name => gd._fullData.filter(t => t.name === name);
-    return {words: gd._fullLayout.annotations[0].text, stacked: gd._fullLayout.xaxis2.domain[0] === 0,
-        frames: named('chosen').map(t => [t.xaxis, list(t.x), list(t.y)]), path: list(named('1')[0].x),
-        sigmas: list(named('block 2')[0].y), coupling: gd._fullData.at(-1).z.map(list)};
-}"""
-
-
-def small_map():
-    """Two maps of two by two cells, and by name what each cell should show."""
-    draw, cells = np.random.default_rng(0), {}
-    for switch, blocks, decay in itertools.product(("with skips", "without skips"), (2, 3), (0.0, 0.01)):
-        cells[f"{switch}, L = {blocks}, weight decay = {decay:g}"] = MapCell(
-            row=blocks,
-            column=decay,
-            switch=switch,
-            scores=[draw.uniform(0, 0.5)],
-            train_accuracy=[1.0],
-            test_accuracy=[0.9],
-            trajectories=draw.standard_normal((2, blocks + 1, 2)),
-            singular_values=draw.uniform(0.1, 1, (blocks, 4)),
-            coupling=draw.uniform(-1, 1, (blocks, blocks)),
-        )
-    return cells
-
-
-def page_of(figure):
-    """A page with this figure alone, as the book writes it, with the book's own scripts."""
-    payload = figure.to_json().replace("<", "\\u003c")
-    return f"""<!doctype html><title>A map</title><meta name="viewport" content="width=device-width">
-        <div class="output book-plotly"><div class="book-plotly-target"></div>
-        <script type="application/json" class="book-plotly-data">{payload}</script></div>
-        <script src="_static/vendor/plotly.min.js"></script><script src="_static/vendor/book-plotly.js"></script>"""
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_click_on_a_cell_of_a_map_shows_that_cell(visit, width):
-    """On a page of its own, so that it holds whichever chapters are built."""
-    cells = small_map()
-    body = page_of(alignment_map(list(cells.values()), [0, 1], row_label="L", column_label="weight decay"))
-    page = visit("map-of-the-test.html", width, body)
-    figure = page.locator(".book-plotly-target")
-    for name in (list(cells)[place] for place in (3, 4, 0)):
-        assert choose(page, figure, name), f"{name} was not chosen"
-        shown, cell = figure.evaluate(SHOWN), cells[name]
-        assert shown["words"].startswith(f"<b>{name}</b>")
-        assert shown["path"][1:] == pytest.approx(cell.trajectories[1, :, 0].tolist(), rel=1e-5)
-        assert shown["sigmas"] == pytest.approx(cell.singular_values[1].tolist(), rel=1e-5)
-        assert np.allclose(shown["coupling"], cell.coupling, atol=1e-3)
-        outlined = {axis: (min(x), max(y)) for axis, x, y in shown["frames"] if x}
-        place = ((0.0, 0.01).index(cell.column) - 0.5, (2, 3).index(cell.row) + 0.5)
-        assert outlined == {"x" if cell.switch == "with skips" else "x2": place}
-        assert shown["stacked"] == (width == 390)
-    assert slider_moves(page, figure)
-    assert fits(page), "the map scrolls sideways"
+def test_numbers_in_tables_stand_to_the_right(visit):
+    page = visit("notebooks/15_linearization.html")
+    cells = page.evaluate("""() => [...document.querySelectorAll('.cell_output table.table td')].map(e =>
+        [e.textContent, getComputedStyle(e).textAlign, getComputedStyle(e).whiteSpace, e.getAttribute('class')])""")
+    numbers = [cell for cell in cells if re.fullmatch(r"[\d.]+( ± [\d.]+)?", cell[0].replace("\u00a0", " "))]
+    assert len(numbers) > 20
+    assert all(cell[1:3] == ["right", "nowrap"] for cell in numbers), numbers
+    assert any(cell[1] in ("start", "left") for cell in cells), "words stay left"
 
 
 class Links(HTMLParser):
