@@ -1,27 +1,22 @@
 """Figures: one function each, from the results that the rest of the package returns.
 
-Every function takes ``backend="plotly"`` (interactive, the default) or ``"matplotlib"`` (the static twin, for print)
-and returns that library's ``Figure``, closed to pyplot, so that a notebook shows it once. What is to be compared goes
-in as a mapping, ``{"trained": ..., "untrained": ..., "no skip": ...}``. A class, a condition and a depth have the same
-colour in every figure. Neither library is imported before the first figure is drawn.
+Every function returns a Plotly figure, which a notebook shows at the end of a cell. What is to be compared goes in as a
+mapping, ``{"trained": ..., "untrained": ..., "no skip": ...}``. A class, a condition and a depth have the same colour
+in every figure. Plotly is not imported before the first figure is drawn.
 """
 
-from ._bars import bars
-from ._cells import MapCell
+from ._colours import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
 from ._curves import curve_panels, curves
 from ._depth import depth_law, inverse_singular_values
 from ._dots import condition_dots
-from ._films import trajectories_over_training
-from ._images import image_grid
-from ._jacobians import coupling_grid, score_matrix
-from ._lengths import path_lengths
-from ._linearization import linearization_sweep
-from ._linearization_points import LinearizedPoint
-from ._map import alignment_map
-from ._palette import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
+from ._heatmaps import coupling_grid, score_matrix
 from ._spectra import spectra
 from ._theme import theme
-from ._trajectories import trajectories
+from ._trajectories import trajectories, trajectories_over_training
+from .chapters._images import image_grid
+from .chapters._map import MapCell, alignment_map
+from .chapters._path_lengths import bars, path_lengths
+from .chapters._sweep import LinearizedPoint, linearization_sweep
 
 __all__ = [
     "CLASS_COLOURS",

@@ -1,22 +1,19 @@
 """The sweep over NAPL: every point's numbers, whichever NAPL is chosen; what is refused."""
 
 import functools
-import json
 import math
 import re
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
-import plotly.io
 import pytest
 import torch
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from figures import clashes, note
+from figures import close as close_to
 
-from resalign_utils.plotting import _palette
-from resalign_utils.plotting._linearization import LinearizedPoint, linearization_sweep
+from resalign_utils.formatting import format_mean
+from resalign_utils.plotting import LinearizedPoint, condition_colours, linearization_sweep
 
 LAYERS = 5
 
@@ -45,12 +42,13 @@ LAYER = [point("layer-wise", target) for target in (3.0, 1.0, 0.0)]
 POINTS = [*LAYER[:1], *CHANNEL, *LAYER[1:]]
 TARGETS = [0.0, 0.5, 1.0, 2.0, 3.0]
 # Which target each method's point has that is shown: nearest in asinh(4 · NAPL), that is in ratio above 0.25.
+SHOWN_FIRST = ("layer-wise", "channel-wise")  # in the order of POINTS
 SHOWN = {
     "channel-wise": dict(zip(TARGETS, (0, 0.5, 0.5, 2, 3), strict=True)),
     "layer-wise": dict(zip(TARGETS, (0, 1, 1, 3, 3), strict=True)),
 }
 START = (5.0, [0.9, 0.92])
-COLOURS = _palette.condition_colours(["layer-wise", "channel-wise"])  # in the order of POINTS
+COLOURS = condition_colours(["layer-wise", "channel-wise"])  # in the order of POINTS
 
 
 def draw(points=POINTS, **options):
@@ -69,9 +67,19 @@ def given(method, target):
     return found, wanted == target
 
 
-def named(traces, name):
-    (trace,) = [trace for trace in traces if trace.name == name]
+def drawn(traces, method, mode):
+    """The one trace of this mode that belongs to a method."""
+    (trace,) = [t for t in traces if t.type == "scatter" and (t.legendgroup, t.mode) == (method, mode)]
     return trace
+
+
+def scatters(figure):
+    return [trace for trace in figure.data if trace.type == "scatter"]
+
+
+def law_drawn(figure):
+    (trace,) = [trace for trace in figure.data if trace.type == "bar" and trace.xaxis == "x3"]
+    return trace.y
 
 
 def shown_by(frame, figure):
@@ -83,18 +91,11 @@ def shown_by(frame, figure):
 
 
 def close(drawn, wanted):
-    np.testing.assert_allclose(np.asarray(drawn, dtype=float), np.asarray(wanted, dtype=float), rtol=1e-5, atol=1e-5)
+    close_to(drawn, wanted, atol=1e-5)
 
 
 def napl_at(x):
     return np.sinh(np.asarray(x, dtype=float)) / 4
-
-
-def on_phone(figure):
-    phone = go.Figure(figure)
-    for path, value in figure.layout.meta["narrow"].items():
-        phone.layout[path] = value  # each is a property that Plotly knows
-    return phone
 
 
 # ---- accuracy over NAPL
@@ -103,15 +104,16 @@ def on_phone(figure):
 def test_each_method_has_its_accuracies_at_its_measured_napl():
     figure = default()
     for method, points in (("channel-wise", CHANNEL), ("layer-wise", LAYER)):
-        line, ordered = named(figure.data, f"{method} (±1 sd, 3 seeds)"), sorted(points, key=lambda p: p.napl)
+        line, ordered = drawn(figure.data, method, "lines+markers"), sorted(points, key=lambda p: p.napl)
         close(napl_at(line.x), [p.napl for p in ordered])
         close(line.y, [np.mean(p.accuracy) for p in ordered])
         close(line.error_y.array, [np.std(p.accuracy) for p in ordered])  # ddof = 0
         assert line.line.color == COLOURS[method]
-        assert f"NAPL {ordered[1].napl:.4g}<br>test accuracy {np.mean(ordered[1].accuracy):.4g}" in line.text[1]
-        assert "mean of 3 seeds, ±1 sd: " in line.text[0]
-    symbols = {trace.marker.symbol for trace in figure.data if trace.name and "seeds" in trace.name}
-    assert len(symbols) == 2
+        said = f"NAPL {ordered[1].napl:.3g}<br>test accuracy {format_mean(ordered[1].accuracy)}"
+        assert line.text[1] == said
+    assert clashes(figure) == []
+    assert len({trace.marker.symbol for trace in scatters(figure) if trace.mode == "lines+markers"}) == 2
+    assert note(figure) == "mean ± 1 sd over 3 seeds<br>▼ mean path length"
 
 
 def test_the_ticks_tell_the_napl_at_their_places():
@@ -127,33 +129,20 @@ def test_the_ticks_tell_the_napl_at_their_places():
     assert list(draw([point("a", 0.0)], start=None).layout.xaxis.ticktext) == ["0"]
 
 
-def test_the_network_before_is_a_star_and_a_dashed_line():
-    line, star = [trace for trace in default().data if trace.legendgroup == "before linearisation"]
-    assert star.name == "before linearisation: 0.910 ± 0.010"
+def test_the_network_before_is_a_star():
+    (star,) = [trace for trace in scatters(default()) if trace.marker.symbol == "star"]
+    assert star.name == "before linearisation: 0.910\u00a0±\u00a00.010"
     close(napl_at(star.x), [5])
     close([*star.y, *star.error_y.array], [0.91, 0.01])
-    assert (line.line.dash, *line.y) == ("dash", 0.91, 0.91)
-    assert not [trace for trace in draw(start=None).data if trace.legendgroup == "before linearisation"]
-
-
-def test_all_means_and_bars_lie_within_the_axis():
-    low, high = default().layout.yaxis.range
-    ends = [np.mean(p.accuracy) + sign * np.std(p.accuracy) for p in POINTS for sign in (-1, 1)]
-    assert low < min(ends)
-    assert high > max(*ends, 0.92)
-    one = draw([replace(CHANNEL[0], accuracy=[0.5])], start=None).layout.yaxis.range
-    assert one[0] < 0.5 < one[1]
+    assert "star" not in [trace.marker.symbol for trace in scatters(draw(start=None))]
 
 
 def test_one_seed_has_no_bars_and_speaks_of_none():
     figure = draw([replace(CHANNEL[0], accuracy=[0.5])], start=(4, [0.75]))
     assert not any(trace.error_y.visible for trace in figure.data if trace.type == "scatter")
-    assert named(figure.data, "channel-wise").text[0].endswith("test accuracy 0.5")
-    assert figure.layout.annotations[0].text.endswith("channel-wise at 0.51: 0.500")
-    assert figure.layout.annotations[1].text == "units still nonlinear"
-    assert "seeds" not in json.dumps(figure.to_plotly_json(), default=str)
-    some = draw([replace(CHANNEL[0], accuracy=[0.5]), CHANNEL[1]])
-    assert named(some.data, "channel-wise (±1 sd, 1 to 3 seeds)").error_y.array[1] == 0
+    assert drawn(figure.data, "channel-wise", "lines+markers").text[0].endswith("test accuracy 0.5")
+    assert figure.layout.title.text.endswith("channel-wise at 0.51: 0.5")
+    assert note(figure) == "▼ mean path length"
 
 
 # ---- the slider
@@ -167,7 +156,7 @@ def test_there_is_a_frame_and_a_step_per_napl_in_ascending_order():
     assert [step.label for step in slider.steps] == ["0", "0.5", "1", "2", "3"]
     assert {step.method for step in slider.steps} == {"animate"}
     (traces,) = {frame.traces for frame in figure.frames}
-    assert traces == tuple(range(4, 13))  # two lines and the start stay; 1 + 2 · (ring, layers, law, mean) move
+    assert traces == tuple(range(3, 11))  # two lines and the start stay; 2 · (ring, layers, law, mean) move
 
 
 @pytest.mark.parametrize("place", range(len(TARGETS)))
@@ -175,10 +164,9 @@ def test_each_frame_shows_the_layers_and_the_law_of_its_points(place):
     figure, target = default(), TARGETS[place]
     frame = figure.frames[place]
     traces = shown_by(frame, figure)
-    for method in SHOWN:
+    for number, method in enumerate(SHOWN_FIRST):
         wanted, own = given(method, target)
-        layers, law = named(traces, f"{method}, layers"), named(traces, f"{method}, law")
-        mean, ring = named(traces, f"{method}, mean"), named(traces, f"{method}, chosen")
+        ring, layers, law, mean = traces[3 + 4 * number :][:4]
         close(layers.x, np.arange(1, LAYERS + 1))
         close(layers.y, 100 * np.array(wanted.surviving))
         close(law.x, np.arange(LAYERS + 1))
@@ -186,28 +174,22 @@ def test_each_frame_shows_the_layers_and_the_law_of_its_points(place):
         close([mean.x[0], napl_at(ring.x)[0]], [wanted.napl, wanted.napl])
         close(ring.y, [np.mean(wanted.accuracy)])
         assert {trace.marker.opacity for trace in (layers, law, mean, ring)} == {1.0 if own else 0.35}
-        assert {trace.marker.color for trace in (layers, law, mean)} == {COLOURS[method]}
-        assert f"NAPL {wanted.napl:.3g}, mean of 3 seeds<br>layer %{{x}}: " in layers.hovertemplate
-        assert mean.y[0] > max(law.y)
-        assert mean.y[0] < frame.layout.yaxis3.range[1]
-    close(napl_at(named(traces, "chosen NAPL").x), [target, target])
-    assert {(t.xaxis, t.yaxis) for t in traces if t.type == "bar" and "layers" in t.name} == {("x2", "y2")}
-    assert {(t.xaxis, t.yaxis) for t in traces if t.type == "bar" and "law" in t.name} == {("x3", "y3")}
+        assert {trace.marker.color for trace in (ring, layers, law, mean)} == {COLOURS[method]}
+        assert f"NAPL {wanted.napl:.3g}<br>layer %{{x}}: " in layers.hovertemplate
+        assert max(law.y) < mean.y[0] < frame.layout.yaxis3.range[1]
+        assert [(t.type, t.xaxis, t.yaxis) for t in (layers, law)] == [("bar", "x2", "y2"), ("bar", "x3", "y3")]
 
 
 def test_words_name_each_methods_own_napl_and_what_is_not_there():
-    words = {float(frame.name): frame.layout.annotations[0].text for frame in default().frames}
-    means = {(p.method, p.target): f"{np.mean(p.accuracy):.3f} ± {np.std(p.accuracy):.3f}" for p in POINTS}
+    words = {float(frame.name): frame.layout.title.text for frame in default().frames}
+    means = {(p.method, p.target): format_mean(p.accuracy) for p in POINTS}
     assert words[0.5].split("<br>") == [
-        "<b>average path length NAPL = 0.5</b>; test accuracy:",
+        "<b>NAPL 0.5</b>; test accuracy:",
         f"layer-wise at 1, its nearest (pale): {means['layer-wise', 1]}",
         f"channel-wise at 0.51: {means['channel-wise', 0.5]}",
     ]
     assert f"channel-wise at 0.51, its nearest (pale): {means['channel-wise', 0.5]}" in words[1]
     assert "pale" not in words[0] + words[3]
-    own = draw(length_label="NAPL of J_i", accuracy_label="top-1")
-    assert own.layout.annotations[0].text.startswith("<b>NAPL of J<sub>i</sub> = 0</b>; top-1:")
-    assert [own.layout.xaxis.title.text, own.layout.yaxis.title.text] == ["NAPL of J<sub>i</sub>", "top-1"]
 
 
 def test_laws_fill_their_axis_and_all_frames_say_its_ends():
@@ -223,12 +205,12 @@ def test_laws_fill_their_axis_and_all_frames_say_its_ends():
     assert [frame.layout.yaxis3.tickvals[-1] for frame in both.frames] == [100, 40]
 
 
-def test_the_middle_napl_that_all_methods_have_is_chosen_unless_one_asks():
-    for figure, wanted in ((default(), 0.0), (draw([*POINTS, point("layer-wise", 2.0)]), 2.0), (draw(chosen=2), 2.0)):
+def test_the_middle_napl_that_all_methods_have_is_chosen_first():
+    for figure, wanted in ((default(), 0.0), (draw([*POINTS, point("layer-wise", 2.0)]), 2.0)):
         (slider,) = figure.layout.sliders
         assert float(slider.steps[slider.active].args[0][0]) == wanted
         frame = figure.frames[slider.active]
-        assert figure.layout.annotations[0].text == frame.layout.annotations[0].text
+        assert figure.layout.title.text == frame.layout.title.text
         assert figure.layout.yaxis3.range == frame.layout.yaxis3.range
         for index, data in zip(frame.traces, frame.data, strict=True):
             close(figure.data[index].y, data.y)
@@ -238,8 +220,8 @@ def test_a_point_is_shown_at_its_target_although_another_came_nearer():
     above, below = (replace(point("channel-wise", napl), target=target) for napl, target in ((0.9, 0.5), (0.6, 1.0)))
     figure = draw([above, below])
     for frame, napl in zip(figure.frames, (0.9, 0.6), strict=True):
-        close(named(shown_by(frame, figure), "channel-wise, mean").x, [napl])
-        assert f"channel-wise at {napl}: " in frame.layout.annotations[0].text
+        close(shown_by(frame, figure)[-1].x, [napl])
+        assert f"channel-wise at {napl}: " in frame.layout.title.text
 
 
 def test_without_a_target_a_point_stands_at_its_napl():
@@ -248,27 +230,7 @@ def test_without_a_target_a_point_stands_at_its_napl():
     assert figure.layout.sliders[0].steps[0].label == "0.51"
 
 
-# ---- places, size, the other library
-
-
-@pytest.mark.parametrize("narrow", [False, True])
-def test_nothing_covers_anything(narrow):
-    layout = on_phone(default()).layout if narrow else default().layout
-    inside = layout.height - layout.margin.t - layout.margin.b
-    boxes = [(*layout[f"xaxis{n}"].domain, *layout[f"yaxis{n}"].domain) for n in ("", 2, 3)]
-    assert all(0 <= low < high <= 1 for box in boxes for low, high in (box[:2], box[2:]))
-    slider, (words, *titles) = layout.sliders[0].y, [note.y for note in layout.annotations]
-    assert boxes[0][2] - slider > 50 / inside  # ticks and title of the upper axis
-    assert slider - words > 55 / inside  # the slider and its labels
-    assert words - max(titles) > (3 * 17 + 20) / inside  # three lines, and the panel's title
-    assert titles == [box[3] for box in boxes[1:]]
-    if narrow:
-        assert boxes[1][:2] == boxes[2][:2] == (0, 1)
-        assert boxes[1][2] - boxes[2][3] > 70 / inside  # ticks and title, and the title of the next
-    else:
-        assert boxes[1][1] < boxes[2][0]
-        assert boxes[1][2:] == boxes[2][2:]
-    assert layout.margin.b >= 60 + 20 * (3 if narrow else 2)  # ticks, title, and the legend's lines
+# ---- size
 
 
 def test_a_full_sweep_is_small_and_the_same_each_time():
@@ -287,49 +249,6 @@ def test_lists_arrays_and_tensors_give_the_same():
 
 def test_the_height_can_be_chosen():
     assert draw(height=900).layout.height == 900
-    assert draw(height=900, backend="matplotlib").get_size_inches()[1] == 9
-    assert on_phone(default()).layout.height > default().layout.height
-
-
-@pytest.mark.parametrize("target", [0.5, 3])
-def test_matplotlib_draws_the_chosen_napl(target):
-    before = (plotly.io.templates.default, plt.get_fignums())
-    figure = draw(chosen=target, backend="matplotlib")
-    assert isinstance(figure, Figure)
-    figure.draw_without_rendering()  # a missing glyph or a layout that collapses is a warning, so an error
-    assert (plotly.io.templates.default, plt.get_fignums()) == before
-    above, layers, law = figure.axes
-    for number, method in enumerate(("layer-wise", "channel-wise")):
-        wanted, own = given(method, target)
-        for axis, heights in ((layers, wanted.surviving), (law, wanted.law.numpy())):
-            bars = axis.containers[number]
-            close([bar.get_height() for bar in bars][: len(heights)], 100 * np.array(heights))
-            assert {(to_hex(bar.get_facecolor()), bar.get_alpha()) for bar in bars} == {
-                (COLOURS[method].lower(), 1.0 if own else 0.35)
-            }
-        close(law.lines[number].get_xdata(), [wanted.napl])
-        line, ordered = above.containers[number].lines[0], sorted((p.napl, p) for p in POINTS if p.method == method)
-        close(line.get_xdata(), [napl for napl, _ in ordered])
-        close(line.get_ydata(), [np.mean(p.accuracy) for _, p in ordered])
-    assert above.get_xscale() == "asinh"
-    assert [text.get_text() for text in above.get_xticklabels()] == ["0", "0.25", "0.5", "1", "2", "5"]
-    rings = [line for line in above.lines if line.get_markerfacecolor() == "none"]
-    close([ring.get_xdata()[0] for ring in rings], [given(m, target)[0].napl for m in ("layer-wise", "channel-wise")])
-    close([line.get_xdata() for line in above.lines if line.get_linestyle() == ":"], [[target, target]])
-    said = re.sub("</?b>", "", named(draw(chosen=target).frames, str(float(target))).layout.annotations[0].text)
-    assert figure.subfigs[1].get_suptitle() == said.replace("<br>", "\n")
-
-
-def test_nothing_of_matplotlib_is_clipped():
-    figure = draw(backend="matplotlib")
-    figure.draw_without_rendering()
-    (legend,) = figure.subfigs[1].legends
-    box = legend.get_window_extent()
-    assert box.x0 >= 0
-    assert box.x1 <= figure.bbox.width
-    assert box.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes) + 1
-    texts = {text.get_text() for text in legend.get_texts()}
-    assert texts == {*(f"{m} (±1 sd, 3 seeds)" for m in SHOWN), "before linearisation: 0.910 ± 0.010"}
 
 
 # ---- what is refused
@@ -345,12 +264,10 @@ def test_what_is_no_sweep_is_refused():
         refused("linearization_sweep: expected a sequence of at least one LinearizedPoint; got ", nothing)
     text = "two points of 'channel-wise' at NAPL 0.5. Average over the seeds, or say their target."
     refused(text, [CHANNEL[0], replace(CHANNEL[0], accuracy=[0.1])])
-    refused("chosen must be one of the points' NAPL, 0, 0.5, 1, 2, 3; got 0.51.", chosen=0.51)
-    refused("backend must be one of", backend="bokeh")
     for start in (0.9, (0.9,), [1, 2, 3]):
         refused(f"start must be a pair (napl, accuracies (seeds,)); got {start!r}.", start=start)
     refused("start: accuracy must be one finite number per seed, (seeds,); got 0.9.", start=(17, 0.9))
-    refused("start: napl must be a finite number of nonlinear units, at least 0; got -1.", start=(-1, [0.9]))
+    refused("start: NAPL must be a finite number of nonlinear units, at least 0; got -1.", start=(-1, [0.9]))
 
 
 def test_a_part_that_does_not_fit_is_refused():
@@ -360,8 +277,8 @@ def test_a_part_that_does_not_fit_is_refused():
         refused(text, [first, replace(CHANNEL[0], target=1.0, **parts)])
 
     for napl in (-1.0, math.nan, math.inf):
-        wrong(f"NAPL {napl!r}: napl must be a finite number of nonlinear units, at least 0; got {napl!r}.", napl=napl)
-    refused(f"{name}target must be a finite number of nonlinear units", [replace(first, target=-1.0)])
+        wrong(f"NAPL {napl!r}: NAPL must be a finite number of nonlinear units, at least 0; got {napl!r}.", napl=napl)
+    refused("target: NAPL must be a finite number of nonlinear units", [replace(first, target=-1.0)])
     for accuracy in (0.9, [], [[0.9]], [0.9, math.nan], [0.9, None]):
         text = f"{name}accuracy must be one finite number per seed, (seeds,); got {accuracy!r}."
         wrong(text, accuracy=accuracy)
@@ -374,7 +291,7 @@ def test_a_part_that_does_not_fit_is_refused():
     ):
         wrong(text + got, law=law)
     wrong(f"{name}the mean of law is 1, not napl. Give the measured NAPL, and what was aimed at as target", law=[0, 1])
-    text = f"{name}surviving must be shares from 0 to 1 of shape (L,), L = 5 as in the first point; got shape "
+    text = f"{name}surviving must be shares from 0 to 1 of shape (5,); got shape "
     for surviving, got in (
         ([0.25] * 2, "(2,): [0.25 0.25]."),
         ([[0.25] * 5], "(1, 5): "),
@@ -383,13 +300,13 @@ def test_a_part_that_does_not_fit_is_refused():
         ([math.nan] * 5, "(5,): [nan"),
     ):
         wrong(text + got, surviving=surviving)
-    refused("L = 0 as in the first point; got shape (0,): [].", [replace(first, surviving=[])])
+    refused("of shape (0,); got shape (0,): [].", [replace(first, surviving=[])])
 
 
 def test_a_law_may_be_rounded_and_shorter_than_the_longest():
     rounded = replace(CHANNEL[3], law=[round(float(part), 3) for part in CHANNEL[3].law])
-    close(named(draw([rounded]).data, "channel-wise, law").y, 100 * np.array(rounded.law))
+    close(law_drawn(draw([rounded])), 100 * np.array(rounded.law))
     assert len(CHANNEL[1].law) == 1  # all of it at length 0
-    assert list(named(draw([CHANNEL[1]]).data, "channel-wise, law").y) == [100, 0, 0, 0, 0, 0]
+    assert list(law_drawn(draw([CHANNEL[1]]))) == [100, 0, 0, 0, 0, 0]
     longer = replace(CHANNEL[1], law=[1.0, *[0.0] * 7])  # a network may have units that are no PReLU
     assert list(draw([longer, LAYER[0]]).layout.xaxis3.range) == [-0.6, 7.6]

@@ -1,0 +1,105 @@
+"""Dots in rows: each seed, mean and deviation where they belong, what is missing said."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+from figures import close, named
+
+from resalign_utils import plotting
+
+GROUPED = {
+    "weight decay": {"0": {"trained": [1.0, 3.0], "no skip": [0.0, 0.5]}, "0.01": {"trained": [4.0, math.nan]}},
+    "depth": {"0": {"trained": [math.nan] * 2, "no skip": [0.25, 0.25]}, "16": {"no skip": [math.nan]}},
+}
+
+
+def draw(values=GROUPED, **options):
+    return plotting.condition_dots(values, **({"x_label": "alignment"} | options))
+
+
+def places(figure):
+    """Name of each row and heading → its height."""
+    axis = figure.layout.yaxis
+    return list(zip(axis.ticktext, axis.tickvals, strict=True))
+
+
+def test_headings_stand_above_their_rows_from_top_to_bottom():
+    figure = draw()
+    rows = [
+        "<b>weight decay</b>",
+        "0",
+        "0.01 (1 without value)",
+        "<b>depth</b>",
+        "0 (2 without value)",
+        "16 (no value)",
+    ]
+    assert places(figure) == [(text, place) for place, text in enumerate(rows)]
+    assert figure.layout.yaxis.range[0] > 5 > 0 > figure.layout.yaxis.range[1]
+
+
+def test_means_have_bars_of_one_deviation_and_seeds_stand_beside():
+    figure = draw()
+    means = named(figure, "trained")
+    close(means.x, [2, 4])
+    close(means.error_x.array, [1, 0])  # ddof = 0
+    close(means.error_x.arrayminus, [1, 0])
+    assert means.text[0] == "trained, 0<br>alignment: 2\u00a0±\u00a01<br>seeds: 2"
+    assert means.text[1].endswith("<br>seeds: 1")
+    seeds = named(figure, "trained, one seed")
+    close(seeds.x, [1, 3, 4, math.nan])
+    close(seeds.y, np.repeat(means.y, 2))
+    assert (np.round(means.y) == [1, 2]).all()
+    assert (means.y < named(figure, "no skip").y[0]).any()  # series stand apart within a row
+    assert len({*means.y[:1], *named(figure, "no skip").y[:1]}) == 2
+
+
+def test_series_have_the_colour_of_their_condition_and_one_without_name_that_of_trained():
+    figure = draw()
+    for name in ("trained", "no skip"):
+        assert named(figure, name).marker.color == named(figure, name).error_x.color == plotting.CONDITION_COLOURS[name]
+    single = draw({"a": [1.0, 2.0], "b": [3.0]})
+    assert named(single, "mean").marker.color == plotting.CONDITION_COLOURS["trained"]
+    close(named(single, "mean").y, [0, 1])  # and stand on the row's line
+    assert places(single) == [("a", 0), ("b", 1)]
+
+
+def test_a_row_without_any_value_is_left_empty():
+    figure = draw({"a": [math.nan], "b": [1.0]})
+    assert places(figure) == [("a (no value)", 0), ("b", 1)]
+    close(named(figure, "mean").y, [1])
+    assert not draw({"a": [math.nan]}).data
+
+
+def test_references_are_vertical_lines_with_their_value_in_the_legend():
+    figure = draw(reference={"baseline": 0.5, "null": -0.25})
+    baseline, null = figure.layout.shapes
+    assert (baseline.name, null.name) == ("baseline: 0.5", "null: −0.25")
+    assert (baseline.x0, baseline.x1, baseline.showlegend) == (0.5, 0.5, True)
+    assert baseline.line.dash != null.line.dash
+    assert not [note.text for note in figure.layout.annotations if note.text.strip()]
+
+
+def test_on_a_logarithmic_axis_mean_and_bar_are_geometric():
+    figure = draw({"a": [0.01, 1.0]}, log_x=True, reference={"bound": 0.02})
+    close(named(figure, "mean").x, [0.1])
+    close(named(figure, "mean").error_x.array, [0.9])
+    close(named(figure, "mean").error_x.arrayminus, [0.09])
+    assert figure.layout.xaxis.type == "log"
+
+
+def test_what_cannot_be_drawn_is_refused():
+    def refused(text, values, **options):
+        with pytest.raises(ValueError, match=re.escape(text)):
+            draw(values, **options)
+
+    refused("condition_dots: expected a mapping group → row → (seeds,)", {})
+    refused("group 'b' must map rows to values; got [1.0]", {"a": {"r": [1.0]}, "b": [1.0]})
+    refused("group 'b' must map rows to values; got {}", {"a": {"r": [1.0]}, "b": {}})
+    refused("row 'r' must have shape (seeds,); got (2, 1). One number a seed.", {"r": [[1.0], [2.0]]})
+    refused("row 'r', series 's' must have shape (seeds,); got (0,)", {"a": {"r": {"s": []}}})
+    refused("row 'r' has no series", {"a": {"r": {}}})
+    text = "values ≤ 0 cannot be shown on a logarithmic axis. Leave them out."
+    refused(text, {"a": [0.0]}, log_x=True)
+    refused(text, {"a": [1.0]}, log_x=True, reference={"null": 0.0})
