@@ -389,7 +389,7 @@ def test_chunks_bound_how_much_is_held_for_all_blocks(method):
     state = torch.empty(1).expand(5000, 1000)  # no memory behind it
 
     def size(depth, k):
-        residuals = [ra.Residual(index, "wide", torch.sin, state, state, True) for index in range(1, depth + 1)]
+        residuals = [ra.Residual(index, "wide", torch.sin, state, state, True, None) for index in range(1, depth + 1)]
         return len(next(_svd.split(residuals, k, SVDOptions(method)))[1][0].input)
 
     for depth, k in [(1, 10), (10, 10), (40, 10), (10, 40)]:
@@ -770,7 +770,7 @@ def test_jacobian_too_large_to_form_is_refused():
     path = ra.trace(chain(affine(orthogonal(DIM, 1))), inputs(1))
     residual = path.residuals[0]
     huge = torch.empty(1).expand(1, 10**5)  # no memory behind it
-    huge = ra.Residual(1, "wide", residual.branch, huge, huge, True)
+    huge = ra.Residual(1, "wide", residual.branch, huge, huge, True, None)
     with pytest.raises(MemoryError, match=r"block 1 \('wide'\) has 100000 × 100000 entries, \d+ GiB; up to 4 GiB"):
         ra.residual_jacobians(huge)
 

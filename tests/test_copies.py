@@ -94,3 +94,16 @@ def test_depthwise_pooling_minus_identity_has_as_many_copies_as_channels(n, chan
     found = decompose(operators, 10, SVDOptions("krylov", 1e-8))
     for i in range(n):
         assert_close(found.S[i], exact, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("low", [[1.0], [1e-6], [0.0], [1.0, 1e-12]])
+def test_a_matrix_of_low_rank_beside_one_with_copies_costs_no_search_of_noise(low, dtype):
+    """What is left of it is noise, which converges to no size of its own: 23,634 products were done once."""
+    spectra = [[1.0] * 20, low, [0.9**i for i in range(300)]]
+    matrices = torch.stack([matrix_with(s + [0.0] * (560 - len(s)), 560, 560, seed=i) for i, s in enumerate(spectra)])
+    found = decompose(MatrixBatch(matrices.to(dtype)), 15, SVDOptions("krylov", 1e-4))
+    assert found.matvecs < 600
+    for values, spectrum in zip(found.S, spectra, strict=True):
+        expected = torch.tensor((spectrum + [0.0] * 15)[:15], dtype=dtype)
+        assert_close(values, expected, rtol=0, atol=1e-5 * max(spectrum))

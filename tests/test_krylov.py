@@ -572,3 +572,25 @@ def test_restart_keeps_half_as_many_again_but_leaves_room_for_two_blocks():
     assert basis.kept_at_restart(6) == 10
     assert basis.kept_at_restart(10) == 15
     assert basis.kept_at_restart(16) == 18
+
+
+class Reusing(MatrixOperator):
+    """An operator that writes every product into the same memory."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix)
+        self.memory = torch.empty(1000, matrix.shape[0], dtype=matrix.dtype)
+
+    def matmat(self, v):
+        return torch.matmul(v, self.matrix.T, out=self.memory[: len(v)])
+
+    def rmatmat(self, u):
+        return torch.matmul(u, self.matrix, out=self.memory[: len(u)])
+
+
+@pytest.mark.parametrize("method", ["dense", "krylov"])
+def test_an_operator_may_reuse_the_memory_of_its_results(method):
+    matrix = matrix_with([0.95**i for i in range(600)], 600, 600)
+    svd = truncated_svd(Reusing(matrix), 3, method=method)
+    assert svd.converged.all()
+    assert_close(svd.S, torch.tensor([0.95**i for i in range(3)], dtype=F64), rtol=1e-7, atol=0)

@@ -92,9 +92,10 @@ def measure_alignment(
     line_shape, cv, still = trajectory_scores(path.residuals)
     energy, error = tensors.pop("stable_rank"), tensors.pop("stable_rank_error")
     unknown = torch.full_like(energy, math.nan)
-    known = classes <= rank or rank == side  # whether all that there are of σ_1..σ_C were computed
+    sides = torch.tensor([min(r.input[0].numel(), r.output[0].numel()) for r in path.residuals], device=x.device)
+    known = (sides <= rank) | (classes <= rank)  # (L,): whether all that there are of σ_1..σ_C were computed
     relative = sigma[..., : min(classes, rank)] / or_one(sigma[..., :1])
-    share = ratio(relative.square().sum(-1), energy).clamp(max=1) if known else unknown
+    share = torch.where(known, ratio(relative.square().sum(-1), energy).clamp(max=1), math.nan)
     top = sigma[..., 0]
     return AlignmentReport(
         line_shape_score=line_shape,
@@ -103,13 +104,13 @@ def measure_alignment(
         rank_energy_error=share * ratio(error, energy),
         rank_drop=ratio(sigma[..., classes], top) if classes < rank else unknown,
         alignment=mean_over(tensors["coupling"], pairs),
-        dead=top <= DEAD * top.median(1, keepdim=True).values,
+        dead=top <= DEAD * top.quantile(0.5, 1, keepdim=True),
         still=still,
         comparable=comparable,
         num_classes=classes,
         k=k,
         block_names=tuple(r.name for r in path.residuals),
-        missing=_missing(classes, rank, side),
+        missing=_missing(classes, rank, side, bool(known.all())),
         **tensors,
     )
 
@@ -172,12 +173,16 @@ def _measure_jacobians(
     }
 
 
-def _missing(classes: int, rank: int, side: int) -> dict[str, str]:
-    """Why a score of RA3 is NaN."""
+def _missing(classes: int, rank: int, side: int, known: bool) -> dict[str, str]:
+    """Why a score of RA3 is NaN; ``known`` says whether σ_1..σ_C are, as far as there are so many."""
     if classes < rank:
         return {}
     if rank == side:
-        return {"rank_drop": f"A Jacobian has {side} singular values, no more than there are classes ({classes})."}
+        said = f"A Jacobian has {side} singular values, no more than there are classes ({classes})"
+        if known:
+            return {"rank_drop": f"{said}."}
+        said += ", so no more were computed of any block. Measure blocks of other sizes apart to see theirs."
+        return {"rank_drop": said, "rank_energy": said}
     said = (
         f"With {classes} classes it needs {classes + 1} singular values, and {rank} were computed. Call "
         f"measure_alignment(..., rank={min(side, classes + 1)})."

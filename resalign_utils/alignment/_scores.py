@@ -156,8 +156,9 @@ def fit_line(x: Tensor, y: Tensor) -> Tensor:
     slope = (dx * dy).sum() / dx.square().sum()
     total = dy.square().sum()
     rest = (dy - slope * dx).square().sum()
-    # a constant is fitted perfectly, but there is no variance to explain
-    r2 = 1 - rest / total if total > 0 else torch.zeros_like(total)
+    # a constant is fitted perfectly, but beyond rounding there is no variance to explain
+    rounding = len(y) * (10 * torch.finfo(y.dtype).eps * y.abs().max()).square()
+    r2 = 1 - rest / total if total > rounding else torch.zeros_like(total)
     return torch.stack([slope, y.mean() - slope * x.mean(), r2])
 
 

@@ -191,7 +191,7 @@ def _in_step(residuals: Sequence[Residual], k: int, options: SVDOptions, warm_st
     """Neighbours of one shape that Krylov solves together: so small that what a step costs is not its arithmetic."""
     group: list[Residual] = []
     for residual in residuals:
-        alike = bool(group) and (residual.input.shape, _shape(residual)) == (group[0].input.shape, _shape(group[0]))
+        alike = bool(group) and _shapes(residual) == _shapes(group[0])
         entries = (len(group) + 1) * len(residual.input) * max(_shape(residual))
         together = alike and entries <= ENTRIES_IN_STEP and method_for(residual, k, options) == "krylov"
         if group and (warm_start or not together):
@@ -199,6 +199,10 @@ def _in_step(residuals: Sequence[Residual], k: int, options: SVDOptions, warm_st
             group = []
         group.append(residual)
     yield group
+
+
+def _shapes(residual: Residual) -> tuple[torch.Size, torch.Size]:
+    return residual.input.shape, residual.output.shape
 
 
 def _rows(found: TruncatedSVD, rows: slice) -> TruncatedSVD:

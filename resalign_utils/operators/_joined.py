@@ -18,10 +18,18 @@ class JoinedBatches(OperatorBatch):
         batches: at least one, all of one shape, dtype and device; their products are done one after the other.
 
     Attributes: as of :class:`OperatorBatch`.
+
+    Raises:
+        ValueError: batches of several shapes.
     """
 
     def __init__(self, batches: Sequence[OperatorBatch]) -> None:
         first = batches[0]
+        if shapes := {(batch.in_shape, batch.out_shape) for batch in batches[1:]} - {(first.in_shape, first.out_shape)}:
+            raise ValueError(
+                f"Only matrices of one shape can be joined; the first has inputs {first.in_shape} and outputs "
+                f"{first.out_shape}, others {', '.join(f'{a} and {b}' for a, b in sorted(shapes))}."
+            )
         super().__init__(sum(map(len, batches)), first.in_shape, first.out_shape, first.dtype, first.device)
         self._batches, self.together = batches, first.together
 

@@ -87,12 +87,15 @@ class _Proof:
     evaluate: Callable[..., Any]
 
 
-def replayed(call: Call) -> Branch:
-    """The branch of a block with its constants held, after the replay.
+def replayed(call: Call) -> tuple[Branch, Tensor | None]:
+    """The branch of a block with its constants held, and its step ``output − input`` (n, *out), after the replay.
 
     Block and parts are compared in float64, where what is lost in the rounding of a large state shows too. Where that
     cannot be, in a block that asks for its dtype or is compiled, a branch below 1e-6 of the state is compared with
     nothing.
+
+    The step is that of the replay in float64: in float32 that of a small branch is lost in the rounding of its state.
+    It is None where a block changes the shape.
 
     Raises:
         TypeError: a registered function returns no parts, or a part no tensor.
@@ -103,11 +106,14 @@ def replayed(call: Call) -> Branch:
     proof = _doubled(call, parts) or _Proof(replay, call.output, lambda function, *args: function(*args))
     if (wrong := proof.replay.wrong(proof.output)) is not None:
         raise ValueError(_difference(call, parts, replay, *wrong))
+    step = None
+    if call.output.shape == call.input.shape:
+        step = (proof.output - call.input.to(proof.output.dtype)).to(call.output.dtype)
     arguments, eager = _decided(call, parts, proof), eagerly(call.block)
     outer = None if parts.outer is None else _held(call, parts.outer, replay.z)
     if outer is None and eager is None and not (replay.in_place or arguments.args or arguments.kwargs):
-        return parts.branch  # nothing to hold
-    return BoundBranch(parts.branch, arguments, outer, replay.in_place, eager)
+        return parts.branch, step  # nothing to hold
+    return BoundBranch(parts.branch, arguments, outer, replay.in_place, eager), step
 
 
 def _doubled(call: Call, parts: Parts) -> _Proof | None:

@@ -34,6 +34,8 @@ class Residual:
         input: h_{ℓ−1} (n, *in).
         output: h_ℓ (n, *out).
         follows: whether ``input`` is the output of the block before (True for the first block).
+        step: ``h_ℓ − h_{ℓ−1}`` (n, *out), None where the block changes the shape; subtracted in float64 if the block
+            can be evaluated in it.
     """
 
     index: int
@@ -42,17 +44,14 @@ class Residual:
     input: Tensor
     output: Tensor
     follows: bool
-
-    @property
-    def step(self) -> Tensor | None:
-        """``h_ℓ − h_{ℓ−1}`` (n, *out), or None where the block changes the shape."""
-        return self.output - self.input if self.output.shape == self.input.shape else None
+    step: Tensor | None
 
     def rows(self, index: Tensor) -> Residual:
         """The same residual at the inputs ``index`` (r,), repeats allowed: r inputs in place of n."""
         index = index.to(self.input.device)
         branch = branch_rows(self.branch, index)
-        return replace(self, branch=branch, input=self.input[index], output=self.output[index])
+        step = None if self.step is None else self.step[index]
+        return replace(self, branch=branch, input=self.input[index], output=self.output[index], step=step)
 
 
 @dataclass(frozen=True)
@@ -146,12 +145,12 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
     with _measuring(model, x):
         calls, logits = _calls(model, x)
         check_rows(model, x, calls, logits)
-        branches = [replayed(call) for call in calls]
+        parts = [replayed(call) for call in calls]
     residuals = []
-    for index, (call, branch, before) in enumerate(zip(calls, branches, [None, *calls], strict=False), start=1):
+    for index, (call, (branch, step), before) in enumerate(zip(calls, parts, [None, *calls], strict=False), start=1):
         # by value: something between two blocks may work in place on the very tensor that the first returned
         follows = before is None or _equal(before.output, call.input)
-        residuals.append(Residual(index, call.name, branch, call.input, call.output, follows))
+        residuals.append(Residual(index, call.name, branch, call.input, call.output, follows, step))
     return Trace([calls[0].input, *(call.output for call in calls)], residuals, logits)
 
 

@@ -57,11 +57,18 @@ def with_copies(
         fresh = random_block(n, block, d, options.seed + 1000 * again, start.dtype, start.device)
         out = _Deflated(forward, adjoint, found.V)
         look = partial(
-            solve, out.forward, out.adjoint, out.project(fresh), tol=options.tol, seed=options.seed + 1000 * again
+            solve,
+            out.forward,
+            out.adjoint,
+            out.project(fresh),
+            tol=options.tol,
+            seed=options.seed + 1000 * again,
+            size=found.S[:, :1],  # what is left of a matrix of low rank is noise, which never converges to its own size
         )
         rest = look(k=1, max_matvecs=left)
         found = replace(found, matvecs=found.matvecs + rest.matvecs)
-        if not (rest.S[:, 0] > found.S[:, -1] * (1 + options.tol)).any():
+        smallest = torch.maximum(found.S[:, -1], options.tol * found.S[:, 0])  # below tol σ_1 nothing is resolved
+        if not (rest.S[:, 0] > smallest * (1 + options.tol)).any():
             break
         left = None if left is None else left - rest.matvecs
         found = _merged(forward, adjoint, found, look(k=min(k, d - k), max_matvecs=left), k)
@@ -98,6 +105,6 @@ def _merged(forward: Product, adjoint: Product, found: KrylovRun, rest: KrylovRu
     q = torch.linalg.qr(v.mT)[0].mT  # (n, k + r, d)
     u, s, turn = thin_svd(forward(q).mT)  # J qᵀ
     u, s, v = u[..., :k].mT, s[:, :k], turn[:, :k] @ q
-    residuals = residual_norms(forward(v), adjoint(u), u, s, v)
+    residuals = residual_norms(forward, adjoint, u, s, v)
     u, v = fix_signs(u, v)
     return KrylovRun(u, s, v, residuals, found.matvecs + rest.matvecs + q.shape[1] + 2 * k, complete=False)

@@ -71,6 +71,7 @@ def block_krylov(
     max_matvecs: int | None = None,
     room: int | None = None,
     spent: int = 0,
+    size: Tensor | None = None,
     names: tuple[str, str] = ("J v", "Jᵀ u"),
 ) -> KrylovRun:
     """The k largest singular triplets of matrices J_1..J_n (m, d), m ≥ d, all in step.
@@ -87,6 +88,7 @@ def block_krylov(
             about as many as form the matrix twice, or the fewest that k triplets take, if those are more.
         room: largest basis.
         spent: products that ``start`` took.
+        size: (n, 1), to which residuals are relative in place of σ_1.
         names: what an error calls the two products.
 
     Raises:
@@ -103,7 +105,7 @@ def block_krylov(
         )
     room = min(d, room or default_room(n, m, d, k, block, start.element_size()))
     basis = _Bidiagonalisation(forward, adjoint, start, m, room, seed)
-    basis.matvecs, basis.names = spent, names
+    basis.matvecs, basis.names, basis.unit = spent, names, size
     watch = _Watch(k, block, tol)
     while True:
         basis.extend()
@@ -118,7 +120,7 @@ def block_krylov(
             watch.restarted(basis.size)
     u, s, v = (part[:, :k] for part in (u, s, v))
     u, v = _polished(u @ basis.U[:, : basis.size]), _polished(v @ basis.V[:, : basis.size])
-    residuals = residual_norms(basis.image(v), basis.preimage(u), u, s, v)
+    residuals = residual_norms(basis.image, basis.preimage, u, s, v, size)
     u, v = fix_signs(u, v)
     return KrylovRun(u, s, v, residuals, basis.matvecs, basis.complete)
 
@@ -151,6 +153,7 @@ class _Bidiagonalisation:
         self.B = start.new_zeros(n, room, room)
         self.size = self.matvecs = 0
         self.names = ("J v", "Jᵀ u")
+        self.unit: Tensor | None = None  # (n, 1), to which residuals are relative; σ_1 if not given
         self.complete = False  # whether the bases span all there is: the triplets are exact
         self._scale = start.new_zeros(n)  # a lower bound of σ_1
         self._front = self._orthonormalise(start.clone(), self.V[:, :0])[0]  # P, the next block of V
@@ -205,7 +208,7 @@ class _Bidiagonalisation:
         if b == 0:
             return u, s, v, torch.zeros_like(s)
         norms = (u[..., j - b :] @ self._rest).norm(dim=-1)
-        return u, s, v, norms / or_one(s[:, :1])
+        return u, s, v, norms / or_one(s[:, :1] if self.unit is None else self.unit)
 
     def kept_at_restart(self, k: int) -> int:
         """Half as many again as are wanted: the unwanted ones next to them would have to be found again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -169,11 +170,18 @@ def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:
     return (s > smallest * s[..., :1]).sum(-1)
 
 
-def residual_norms(image: Tensor, preimage: Tensor, u: Tensor, s: Tensor, v: Tensor) -> Tensor:
-    """``max(‖J v_i − σ_i u_i‖, ‖Jᵀ u_i − σ_i v_i‖) / σ_1`` (..., k) from ``J v`` (..., k, m), ``Jᵀ u`` (..., k, d)."""
-    unit = or_one(s[..., :1, None])  # before anything is squared
-    right = ((image - s[..., None] * u) / unit).norm(dim=-1)
-    left = ((preimage - s[..., None] * v) / unit).norm(dim=-1)
+def residual_norms(
+    forward: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+    u: Tensor,
+    s: Tensor,
+    v: Tensor,
+    size: Tensor | None = None,
+) -> Tensor:
+    """``max(‖J v_i − σ_i u_i‖, ‖Jᵀ u_i − σ_i v_i‖) / σ_1`` (..., k); ``size`` (..., 1) takes the place of σ_1."""
+    unit = or_one(s[..., :1] if size is None else size)[..., None]  # before anything is squared
+    right = ((forward(v) - s[..., None] * u) / unit).norm(dim=-1)
+    left = ((adjoint(u) - s[..., None] * v) / unit).norm(dim=-1)  # an operator may reuse the memory of the first
     return torch.maximum(right, left)
 
 

@@ -140,7 +140,7 @@ def _dense(operators: OperatorBatch, k: int, tol: float) -> KrylovRun:
     before = operators.matvecs
     u, s, v = dense_svd(operators.dense(), k)
     image, preimage = _flat_products(operators)
-    residuals = residual_norms(image(v), preimage(u), u, s, v)
+    residuals = residual_norms(image, preimage, u, s, v)
     if (residuals > max(tol, 1e3 * torch.finfo(s.dtype).eps)).any():
         warnings.warn(
             f"The products with the operator disagree with the triplets of the matrix that it forms, by "

@@ -106,7 +106,7 @@ def test_a_branch_without_constants_is_as_it_was_registered():
 
 def test_a_residual_made_by_hand_has_rows():
     h = normal(5, 4)
-    residual = Residual(1, "sine", torch.sin, h, h, True)
+    residual = Residual(1, "sine", torch.sin, h, h, True, torch.zeros_like(h))
     assert_close(residual.rows(torch.tensor([4, 0])).input, h[[4, 0]])
     assert dataclasses.replace(residual, index=2).rows(torch.tensor([1])).index == 2
 
