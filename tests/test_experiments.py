@@ -158,3 +158,17 @@ def test_recorded_bridge_is_what_the_program_lists():
     for setting, row in zip(settings, frame.to_dict("records"), strict=True):
         assert setting.labels == {key: None if row[key] != row[key] else row[key] for key in setting.labels}
         assert row["config"] == as_json(asdict(setting.base))
+
+
+def test_post_trainings_are_kept_apart_by_all_that_decides_them(monkeypatch):
+    for part in linearization.PARTS.values():
+        assert len({setting.recipe.key for setting in part()}) == len(part())
+    setting = linearization.plain()[1]
+    others = [replace(setting, epochs=9), replace(setting, base=setting.base.with_seed(7))]
+    assert len({setting.recipe.key, *(other.recipe.key for other in others)}) == 3
+    assert replace(setting, part="longer").recipe.key == setting.recipe.key  # the same network
+    keys = {setting.recipe.key}
+    for stage in ra.runs.RECIPE_VERSIONS:
+        monkeypatch.setitem(ra.runs.RECIPE_VERSIONS, stage, 99)
+        keys.add(setting.recipe.key)
+    assert len(keys) == 5
