@@ -12,7 +12,7 @@ export TQDM_DISABLE := 1
 RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization bridge
 
 .DEFAULT_GOAL := help
-.PHONY: help book test html notebooks lint results bench pages shots clean distclean FORCE
+.PHONY: help book test units html notebooks lint results bench pages shots clean distclean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,16 +23,20 @@ book: $(STAMP) ## train, measure and draw everything on this machine (copies of 
 test: $(STAMP) ## pages, stored notebooks, unit tests, and every notebook run again and compared
 	@tools/test.sh
 
+units: $(STAMP) ## all unit tests that need no built page
+	@$(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/book
+
 html: $(STAMP) ## build the book from the stored outputs, in seconds
 	@$(PY) -m tools.build_book
 
 notebooks: $(STAMP) ## run all notebooks in place and store their outputs (maintainers; needs Chromium)
 	@$(PY) -m tools.run_notebooks
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## ruff, mypy, and the workflows against their schema
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 results: $(STAMP) ## train and measure what the chapters take from results/ (hours; Fashion-MNIST in RESALIGN_DATA)
 	@for program in $(RESULTS); do $(PY) -m experiments.$$program || exit 1; done
