@@ -12,7 +12,7 @@ export TQDM_DISABLE := 1
 RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization bridge
 
 .DEFAULT_GOAL := help
-.PHONY: help book test units html notebooks lint results bench pages shots clean distclean FORCE
+.PHONY: help book test check units html notebooks lint results bench pages shots clean distclean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,6 +22,9 @@ book: $(STAMP) ## train, measure and draw everything on this machine (copies of 
 
 test: $(STAMP) ## pages, stored notebooks, unit tests, and every notebook run again and compared
 	@tools/test.sh
+
+check: lint ## lint, and the unit tests of what changed: for daily work
+	@$(PY) -m tools.check
 
 units: $(STAMP) ## all unit tests that need no built page
 	@$(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/book
