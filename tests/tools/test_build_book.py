@@ -11,6 +11,9 @@ from tools.notebook_rules import toc_files
 sys.path.append(str(Path(build_book.__file__).resolve().parents[1] / "book" / "_ext"))
 import book_assets
 import book_docstrings
+import book_tables
+from docutils import nodes
+from docutils.utils import new_document
 
 TOC = """
 root: book/intro
@@ -87,3 +90,28 @@ def test_badges_need_an_address():
 )
 def test_docstrings_are_escaped(line, escaped):
     assert book_docstrings.escape(line) == escaped
+
+
+@pytest.mark.parametrize(
+    "text", ["0.5", "78.9 ± 0.5", "−4e-07", "72,458 → 71,370", "12 ms", "–", "", "10⁻³", "[0.1, 0.2]"]
+)
+def test_numbers_are_known_as_such(text):
+    assert book_tables.is_number(text)
+
+
+@pytest.mark.parametrize("text", ["channel-wise", "C = 10", "3 seeds", "σ₁"])
+def test_words_are_no_numbers(text):
+    assert not book_tables.is_number(text)
+
+
+def test_search_sees_prose_and_no_code():
+    page, indexed = new_document("page"), []
+    code = nodes.container("", nodes.literal_block(text="secret_call()"), classes=["cell_input"])
+    page += [nodes.paragraph(text="an alignment"), code]
+    book_tables.WithoutCode(lambda name, doctree, title: indexed.append(doctree.astext()))("a", page, "A")
+    assert indexed == ["an alignment"]
+    assert "secret_call" in page.astext(), "the page itself lost its code"
+
+
+def test_a_list_of_names_says_what_each_is():
+    assert book_docstrings.first_sentence("resalign_utils.load_data").startswith("Load a named data set")
