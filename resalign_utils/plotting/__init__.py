@@ -1,8 +1,7 @@
 """Figures: one function each, from the results that the rest of the package returns.
 
-Every function returns a Plotly figure, which a notebook shows at the end of a cell. What is to be compared goes in as a
-mapping, ``{"trained": ..., "untrained": ..., "no skip": ...}``. A class, a condition and a depth have the same colour
-in every figure. Plotly is not imported before the first figure is drawn.
+Every function returns a Plotly figure. What is compared goes in as a mapping, ``{"trained": ..., "no skip": ...}``.
+A class, a condition and a depth have the same colour everywhere. Plotly is imported when the first figure is drawn.
 """
 
 from ._colours import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours

@@ -76,10 +76,11 @@ def condition_styles(names: Iterable[str]) -> dict[str, Style]:
         place = counts.get(condition, 0)
         counts[condition] = place + 1
         if condition:
-            colour, place = CONDITION_COLOURS[condition], place + list(CONDITION_COLOURS).index(condition)
+            first = list(CONDITION_COLOURS).index(condition)  # solid where there is training, or skips
+            styles[name] = _style(CONDITION_COLOURS[condition], place + first % 3, place + first)
         else:  # each turn through the colours moves the dashes on by one
-            colour, place = _OTHER_COLOURS[place % len(_OTHER_COLOURS)], place + place // len(_OTHER_COLOURS)
-        styles[name] = _style(colour, place, place)
+            turned = place + place // len(_OTHER_COLOURS)
+            styles[name] = _style(_OTHER_COLOURS[place % len(_OTHER_COLOURS)], turned, turned)
     return {name: styles[name] for name in names}
 
 

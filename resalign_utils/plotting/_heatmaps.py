@@ -16,8 +16,6 @@ from ._theme import as_html, side_by_side
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_SHOWN = 6  # blocks in a grid of matrices
-
 
 def coupling_grid(
     matrices: Tensor | Mapping[str, Tensor], *, symbol: str = "U_jᵀ J_i V_j", height: int | None = None
@@ -74,8 +72,8 @@ def score_matrix(panels: Mapping[str, Tensor], *, label: str = "coupling", heigh
         step = -(-len(scores) // 10)  # at most ten ticks
         square_axes(figure, column, {"tick0": step, "dtick": step})
     figure.update_layout(plot_bgcolor=UNKNOWN)
-    incomparable = any(np.isnan(scores).any() for scores in arrays.values())
-    colour_bar(figure, "RdBu", -1, as_html(label) + "; grey: different shapes, not comparable" * incomparable)
+    grey = "; grey: different shapes, not comparable" * any(np.isnan(scores).any() for scores in arrays.values())
+    colour_bar(figure, "RdBu", -1, as_html(label) + grey)
     return figure
 
 
@@ -119,7 +117,7 @@ def _tiled(blocks: Array) -> Array:
 
 
 def _evenly_spaced(count: int) -> list[int]:
-    return sorted({round(place) for place in np.linspace(1, count, min(count, _SHOWN))})
+    return sorted({round(place) for place in np.linspace(1, count, min(count, 6))})
 
 
 def _mean_title(name: str, scores: Array) -> str:

@@ -46,7 +46,10 @@ def spectra(panels: Mapping[str, Tensor], num_classes: int, *, height: int = 440
     notes = ["line: median over inputs, band: quartiles"]
     for column, (name, values) in enumerate(arrays.items(), start=1):
         dead = values[..., 0] == 0  # (n, L)
-        quartiles = _quartiles(values / np.where(dead, np.nan, values[..., 0])[..., None])
+        relative = values / np.where(dead, np.nan, values[..., 0])[..., None]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a block dead at all inputs: NaN, drawn as nothing
+            quartiles = np.nanpercentile(relative, [25, 50, 75], axis=0)  # (3, L, r)
         drawn.append(np.maximum(quartiles, FLOOR))
         notes += [f"{name}: {dead.sum():,} dead (input, block) pairs left out"] if dead.any() else []
         notes += [CLIPPED] if (quartiles < FLOOR).any() and CLIPPED not in notes else []
@@ -59,13 +62,6 @@ def spectra(panels: Mapping[str, Tensor], num_classes: int, *, height: int = 440
     _depth_bar(figure, max(array.shape[1] for array in arrays.values()))
     add_note(figure, *notes)
     return figure
-
-
-def _quartiles(values: Array) -> Array:
-    """First quartile, median and third over inputs (3, L, r)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a block dead at all inputs: NaN, drawn as nothing
-        return np.nanpercentile(values, [25, 50, 75], axis=0)
 
 
 def _lines(name: str, quartiles: Array) -> list[Any]:

@@ -28,7 +28,10 @@ def as_html(text: str) -> str:
 
 def wrapped(text: str, letters: int) -> str:
     """Break a text into lines, by ``<br>``, so that none is cut."""
-    lines = [part for line in text.split("<br>") for part in textwrap.wrap(line, letters, break_long_words=False)]
+    lines = []
+    for line in text.split("<br>"):
+        fits = len(re.sub("<.*?>", "", line)) <= letters  # tags take no room
+        lines += [line] if fits else textwrap.wrap(line, letters, break_long_words=False)
     return "<br>".join(lines)
 
 
@@ -40,7 +43,15 @@ def theme() -> go.layout.Template:
     axis |= {"ticks": "outside", "ticklen": 4, "tickcolor": INK, "tickangle": 0, "exponentformat": "power"}
     axis |= {"title": {"standoff": 8, "font": {"size": 14}}}
     wall = {"showbackground": False, "gridcolor": GRID, "linecolor": INK, "zeroline": False, "showspikes": False}
-    legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom", "yref": "container"}
+    legend = {
+        "orientation": "h",
+        "x": 0.5,
+        "xref": "container",
+        "xanchor": "center",
+        "y": 0,
+        "yanchor": "bottom",
+        "yref": "container",
+    }
     legend |= {"tracegroupgap": 0, "title": {"side": "top", "font": {"size": 12}}}
     return go.layout.Template(
         layout={
@@ -52,7 +63,6 @@ def theme() -> go.layout.Template:
             "scene": {"xaxis": wall, "yaxis": wall, "zaxis": wall},
             "legend": legend,
             "title": {"x": 0.5, "font": {"size": 14}},
-            "coloraxis": {"colorbar": {"title": {"font": {"size": 13}}}},
             "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": INK}, "align": "left"},
             "hovermode": "closest",
             "margin": {"l": 55, "r": 15, "t": 40, "b": 60},  # the panels' titles stay clear of the modebar

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 KEY = "from h₀ (small, dark) to the end (large, bright)"
-_FIX = "Trace.project(2) or Trace.project(3) returns it."
 
 
 def trajectories(
@@ -99,11 +98,11 @@ def trajectories_over_training(
 
 
 def _checked(panels: object, labels: object, what: str, dims: tuple[int, ...]) -> tuple[dict[str, Array], Array]:
-    expected = f"(n, L+1, {' or '.join(map(str, dims))})"
-    arrays = as_panels(panels, lambda s: len(s) == 3 and s[2] in dims, what=what, expected=expected, fix=_FIX)
+    expected, fix = f"(n, L+1, {' or '.join(map(str, dims))})", "Trace.project(2) or Trace.project(3) returns it."
+    arrays = as_panels(panels, lambda s: len(s) == 3 and s[2] in dims, what=what, expected=expected, fix=fix)
     classes = as_array(labels)
     if len({array.shape[2] for array in arrays.values()}) > 1:
-        raise ValueError(f"{what}: panels must be all 2-D or all 3-D; got {[a.shape for a in arrays.values()]}. {_FIX}")
+        raise ValueError(f"{what}: panels must be all 2-D or all 3-D; got {[a.shape for a in arrays.values()]}. {fix}")
     for name, array in arrays.items():
         if classes.shape != (len(array),):
             needed = f"({len(array)},), one per input of panel {name!r}; got {classes.shape}"

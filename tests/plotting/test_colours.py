@@ -63,6 +63,13 @@ def test_eight_series_of_any_figure_differ(kind):
         assert clashes(swapped)  # the check itself sees them
 
 
+def test_no_two_of_24_others_share_colour_and_dash_or_colour_and_marker():
+    styles = _colours.condition_styles(
+        [*(f"series {letter}" for letter in "abcdefghijklmnopqrstuvwx"), "trained"]
+    ).values()
+    assert len({(style.colour, style.dash) for style in styles}) == len({(s.colour, s.marker) for s in styles}) == 25
+
+
 def test_twelve_classes_differ_too():
     twelve = {"a": random(12, 3, 2)}
     figures = [
@@ -100,6 +107,12 @@ def test_names_of_the_book_have_the_colour_of_their_condition(condition, names):
     for name in names:
         colour = plotting.condition_colours([name])[name]
         assert colour == plotting.CONDITION_COLOURS.get(condition, _colours._OTHER_COLOURS[0]), name
+
+
+def test_what_is_trained_or_has_skips_is_a_solid_line():
+    styles = _colours.condition_styles(["with skips", "no skips", "trained", "untrained"])
+    assert [style.dash for style in styles.values()] == ["solid", "dashdot", "solid", "dash"]
+    assert len({style.marker for style in styles.values()}) == 4
 
 
 def test_conditions_keep_their_colour_in_every_figure():

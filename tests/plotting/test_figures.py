@@ -100,6 +100,11 @@ def test_subscripts_are_of_single_letters():
     assert _theme.as_html("train_accuracy") == "train_accuracy"
 
 
+def test_lines_are_broken_by_what_is_seen_of_them():
+    assert _theme.wrapped("h<sub>0</sub> and h<sub>1</sub>", 10) == "h<sub>0</sub> and h<sub>1</sub>"
+    assert _theme.wrapped("one two three<br>four", 8) == "one two<br>three<br>four"
+
+
 def test_ticks_of_a_logarithmic_axis():
     def ticks(*values):
         axis = _theme.log_axis([np.array(values)])

@@ -204,7 +204,7 @@ def test_each_frame_puts_a_frame_around_its_cell_alone():
     places = {name: (axis, place) for name, (*_, axis, place) in written(default()).items()}
     for frame, traces in panels(default()):
         outlines = [trace for trace in traces if trace.name == "chosen"]
-        assert [trace.xaxis for trace in outlines] == ["x", "x2"]
+        assert [trace.xaxis for trace in outlines] == ["x", "x", "x2", "x2"]
         axis, (row, column) = places[frame.name]
         for trace in outlines:
             if trace.xaxis == axis:

@@ -120,11 +120,11 @@ def alignment_map(
     _panel_axes(figure, everywhere, maps, len(np.unique(classes)))
     bar = {"title": "alignment", "thickness": 10, "outlinewidth": 0.5, "len": 0.5, "y": 1, "yanchor": "top"}
     figure.update_layout(coloraxis={"colorscale": "RdBu", "cmin": -1, "cmax": 1, "colorbar": bar})
-    failed = not all(_trained(cell) for cell in everywhere)
-    clipped = any((cell.singular_values < FLOOR).any() for cell in everywhere)
-    spectrum = f"singular values: first block dark, last light; dashed: C = {len(np.unique(classes))}"
-    cross = f"✗ not trained: its lowest train accuracy, < {_TRAINED}"
-    add_note(figure, cross * failed, f"trajectories: {KEY}; colour: class", spectrum, CLIPPED * clipped)
+    clipped = CLIPPED if any((cell.singular_values < FLOOR).any() for cell in everywhere) else ""
+    notes = [f"✗ not trained: its lowest train accuracy, < {_TRAINED}"] * (not all(map(_trained, everywhere)))
+    notes += [f"trajectories: {KEY}; colour: class"]
+    notes += [f"singular values: first block dark, last light; dashed: C = {len(np.unique(classes))}", clipped]
+    add_note(figure, *notes)
     figure.update_layout(legend_itemsizing="constant", meta={"click_to_frame": True})  # read by the book's pages
     return figure
 
@@ -218,14 +218,14 @@ def _inside(
     import plotly.graph_objects as go
 
     (switch, row, column), (have, rank) = at, cell.singular_values.shape
-    box = (
-        [column + side for side in (-0.5, 0.5, 0.5, -0.5, -0.5)],
-        [row + side for side in (-0.5, -0.5, 0.5, 0.5, -0.5)],
-    )
-    look: dict[str, Any] = {"mode": "lines", "line": {"color": INK, "width": 4}, "cliponaxis": False, "name": "chosen"}
-    look.update(showlegend=False, hoverinfo="skip")
-    corners = [box if number == switch else ([], []) for number in range(maps)]
-    traces = [go.Scatter(x=xs, y=ys, **look, **_on(number)) for number, (xs, ys) in enumerate(corners, start=1)]
+    across, down = np.array([[-0.5, 0.5, 0.5, -0.5, -0.5], [-0.5, -0.5, 0.5, 0.5, -0.5]])
+    box = {"x": (column + across).tolist(), "y": (row + down).tolist()}
+    look: dict[str, Any] = {"mode": "lines", "cliponaxis": False, "showlegend": False, "hoverinfo": "skip"}
+    traces = [
+        go.Scatter(box if number == switch else {"x": [], "y": []}, **look, **_on(number + 1), name="chosen", line=line)
+        for number in range(maps)
+        for line in ({"color": "#ffffff", "width": 7}, {"color": INK, "width": 3})  # seen on dark and pale cells
+    ]
     traces += [trace.update(_on(maps + 1)) for trace in class_traces(cell.trajectories, classes, names, 4.5)]
     tip = "κ = %{x}<br>σ<sub>κ</sub> = %{y:.3~r}<extra></extra>"
     for block, colour in enumerate([*depth_colours(have), *[UNKNOWN] * (blocks - have)]):
