@@ -1,6 +1,6 @@
 """Local Sphinx extension: numbers in the outputs of cells as they are printed in a book.
 
-Python writes ``4e-07`` and ``-0.3``; a page reads 4·10⁻⁷ and −0.3. Only tables and texts that a cell displays are
+Python writes ``4e-07`` and ``-0.3``; a page reads 4×10⁻⁷ and −0.3. Only tables and texts that a cell displays are
 changed, and only on their way into HTML: what a notebook stores stays what Python wrote. Printed blocks stay as well.
 """
 
@@ -30,7 +30,7 @@ def _written_out(found: re.Match[str]) -> str:
     mantissa, power = found[1], int(found[2])
     if power in PLAIN:
         return f"{Decimal(mantissa).scaleb(power):f}"
-    return f"{mantissa}·10{str(power).translate(RAISED)}"
+    return ("" if mantissa == "1" else f"{mantissa}×") + f"10{str(power).translate(RAISED)}"
 
 
 class TypesetNumbers(SphinxPostTransform):
