@@ -42,9 +42,12 @@ class Tables(SphinxPostTransform):
                     for column in (list(columns(part)) for part in group.children if isinstance(part, nodes.Element)):
                         for cell in column[index] if index < len(column) else []:
                             cell["classes"].append("number")
-        for text in list(self.document.findall(nodes.Text)):
-            if "±" in text and not isinstance(text.parent, nodes.FixedTextElement | nodes.literal | nodes.raw):
-                text.parent.replace(text, nodes.Text(KEEP_TOGETHER.sub("\N{NO-BREAK SPACE}", text)))
+        for element in list(self.document.findall(nodes.Element)):
+            if isinstance(element, nodes.FixedTextElement | nodes.literal | nodes.raw):
+                continue
+            for index, text in enumerate(element.children):  # not by text.parent: a text that was glued in has none
+                if isinstance(text, nodes.Text) and "±" in text:
+                    element[index] = nodes.Text(KEEP_TOGETHER.sub("\N{NO-BREAK SPACE}", text))
 
 
 class WithoutCode:

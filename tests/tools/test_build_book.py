@@ -115,3 +115,11 @@ def test_search_sees_prose_and_no_code():
 
 def test_a_list_of_names_says_what_each_is():
     assert book_docstrings.first_sentence("resalign_utils.load_data").startswith("Load a named data set")
+
+
+def test_what_stands_at_a_deviation_stays_together_glued_in_or_not():
+    page, glued = new_document("page"), nodes.paragraph()
+    glued.children.append(nodes.Text("0.5 ± 0.1"))  # as myst-nb pastes a value: without a parent
+    page += [nodes.paragraph("", "0.5 ± 0.1"), glued]
+    book_tables.Tables(page).run()
+    assert page.astext() == "0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1\n\n0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1"
