@@ -48,7 +48,7 @@ bench: $(STAMP) ## time the library against plain alternatives
 	@$(PY) -m benchmarks
 
 pages: $(STAMP) ## open every page that is built in a browser with no network
-	@$(PY) -m pytest tests/book/test_pages.py tests/book/test_figures.py -n 2 --dist load
+	@$(PY) -m pytest tests/book/test_pages.py tests/book/test_figures_on_pages.py -n 2 --dist load
 
 shots: $(STAMP) ## pictures of all built pages: light, dark, and a phone's, on one sheet
 	@$(PY) -m tools.shots
