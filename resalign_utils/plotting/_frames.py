@@ -20,13 +20,14 @@ def add_frames(
     layouts: Mapping[str, dict[str, Any]],
     *,
     first: str,
+    step: str,
     labels: Sequence[str] = (),
     play: bool = False,
 ) -> None:
     """Add to the traces that stay those that move, as they stand in frame ``first``, and a slider over all frames.
 
-    Each frame has as many moving traces in the same order, and what it changes of the layout: its title says what is
-    shown, because a slider may stand still while a film plays. The slider's steps have the frames' names or ``labels``.
+    Each frame has as many moving traces in the same order, and its own title, because a slider may stand still while a
+    film plays. The steps have the frames' names or ``labels``; by ``step`` the book's pages name their own slider.
     """
     import plotly.graph_objects as go
 
@@ -38,8 +39,7 @@ def add_frames(
         for name, traces in moving.items()
     ]
     figure.update_layout(layouts[first])
-    title = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 28}}
-    figure.update_layout(title=title, sliders=[_slider(list(moving), labels or list(moving), first, play)])
+    figure.update_layout(sliders=[_slider(list(moving), labels or list(moving), first, step, play)])
     if play:
         figure.update_layout(updatemenus=[_buttons()])
 
@@ -53,13 +53,14 @@ def _changes(trace: Any) -> dict[str, Any]:
     return {key: value for key, value in kept.items() if value is not None and (key in _DATA or value)}
 
 
-def _slider(names: list[str], labels: Sequence[str], first: str, play: bool) -> dict[str, Any]:
+def _slider(names: list[str], labels: Sequence[str], first: str, step: str, play: bool) -> dict[str, Any]:
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     pairs = zip(names, labels, strict=True)
     steps = [{"label": label, "method": "animate", "args": [[name], jump]} for name, label in pairs]
     left = 0.3 if play else 0
     place = {"x": left, "len": 1 - left, "y": 1, "yanchor": "bottom", "pad": {"t": 0, "b": 28}, "bgcolor": GRID}
-    return {"active": names.index(first), "steps": steps, "currentvalue": {"visible": False}, **place}
+    shown = {"active": names.index(first), "currentvalue": {"visible": False, "prefix": f"{step} "}}
+    return {"steps": steps, **shown, **place}
 
 
 def _buttons() -> dict[str, Any]:

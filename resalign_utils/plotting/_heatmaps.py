@@ -72,7 +72,7 @@ def score_matrix(panels: Mapping[str, Tensor], *, label: str = "coupling", heigh
         step = -(-len(scores) // 10)  # at most ten ticks
         square_axes(figure, column, {"tick0": step, "dtick": step})
     figure.update_layout(plot_bgcolor=UNKNOWN)
-    grey = "; grey: different shapes, not comparable" * any(np.isnan(scores).any() for scores in arrays.values())
+    grey = "<br>grey: different shapes, not comparable" * any(np.isnan(scores).any() for scores in arrays.values())
     colour_bar(figure, "RdBu", -1, as_html(label) + grey)
     return figure
 

@@ -30,7 +30,7 @@ def as_panels(
 ) -> dict[str, Array]:
     """Check a mapping of tensors, panel by panel; an error says which panel, what was expected, and the fix."""
     if not isinstance(panels, Mapping) or not panels:
-        raise ValueError(f"{what}: expected a mapping name → {expected} with at least one entry; got {_kind(panels)}.")
+        raise ValueError(f"{what}: expected a mapping name → {expected} with at least one entry; got {panels!r:.40}.")
     arrays = {str(name): as_array(values) for name, values in panels.items()}
     for name, array in arrays.items():
         if not fits(array.shape) or 0 in array.shape:
@@ -41,11 +41,11 @@ def as_panels(
 def check_series(series: object, *, what: str, log_x: bool = False, log_y: bool = False) -> dict[str, Line]:
     """Check a mapping of series ``name → (x, y)`` and summarise each over its repeats."""
     if not isinstance(series, Mapping) or not series:
-        raise ValueError(f"{what}: expected a mapping name → (x, y) with at least one entry; got {_kind(series)}.")
+        raise ValueError(f"{what}: expected a mapping name → (x, y) with at least one entry; got {series!r:.40}.")
     found = {}
     for name, pair in series.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(f"{what}: series {name!r} must be a pair (x, y); got {_kind(pair)}.")
+            raise ValueError(f"{what}: series {name!r} must be a pair (x, y); got {pair!r:.40}.")
         x, y = as_array(pair[0]), np.atleast_2d(as_array(pair[1]))
         if x.ndim != 1 or y.ndim != 2 or y.shape[1] != len(x) or not y.size:
             raise ValueError(
@@ -81,7 +81,3 @@ class Line:
 def small(values: ArrayLike) -> NDArray[np.float32]:
     """Float32, C-ordered: Plotly stores it in base64, five bytes a number."""
     return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _kind(value: object) -> str:
-    return "an empty mapping" if isinstance(value, Mapping) else type(value).__name__

@@ -37,8 +37,8 @@ def spectra(panels: Mapping[str, Tensor], num_classes: int, *, height: int = 440
     Raises:
         ValueError: shapes that do not fit, or C below 1.
     """
-    fix = "report.singular_values has it."
-    arrays = as_panels(panels, lambda s: len(s) == 3, what="spectra", expected="(n, L, r)", fix=fix)
+    said = {"expected": "(n, L, r)", "fix": "report.singular_values has it."}
+    arrays = as_panels(panels, lambda s: len(s) == 3, what="spectra", **said)
     if num_classes < 1:
         raise ValueError(f"spectra: num_classes must be at least 1; got {num_classes}.")
     figure = side_by_side(list(arrays), height=height)
@@ -58,7 +58,7 @@ def spectra(panels: Mapping[str, Tensor], num_classes: int, *, height: int = 440
         figure.update_xaxes(range=[0.5, values.shape[2] + 0.5], row=1, col=column)
     figure.update_xaxes(title_text="index κ")
     figure.update_yaxes(matches="y", **log_axis(drawn))
-    figure.update_yaxes(title_text=_LABEL, row=1, col=1)
+    figure.update_yaxes(title_text=_LABEL, matches=None, row=1, col=1)
     _depth_bar(figure, max(array.shape[1] for array in arrays.values()))
     add_note(figure, *notes)
     return figure

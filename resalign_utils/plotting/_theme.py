@@ -62,7 +62,7 @@ def theme() -> go.layout.Template:
             "yaxis": axis,
             "scene": {"xaxis": wall, "yaxis": wall, "zaxis": wall},
             "legend": legend,
-            "title": {"x": 0.5, "font": {"size": 14}},
+            "title": {"x": 0.5, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 28}, "font": {"size": 14}},
             "hoverlabel": {"bgcolor": "#ffffff", "font": {"color": INK}, "align": "left"},
             "hovermode": "closest",
             "margin": {"l": 55, "r": 15, "t": 40, "b": 60},  # the panels' titles stay clear of the modebar

@@ -92,7 +92,7 @@ def trajectories_over_training(
     for epoch, array in arrays.items():
         x, y = limits(array)
         layouts[epoch] = {"xaxis": {"range": x}, "yaxis": {"range": y}, "title": {"text": f"epoch {epoch}"}}
-    add_frames(figure, moving, layouts, first=first, play=True)
+    add_frames(figure, moving, layouts, first=first, step="epoch", play=True)
     _class_legend(figure, classes)
     return figure.update_layout(margin={"t": 110})
 

@@ -84,7 +84,7 @@ def test_incomparable_pairs_are_grey_and_it_is_said():
     figure = plotting.score_matrix({"two stages": scores})
     assert (np.isnan(figure.data[0].z) == np.isnan(scores.numpy())).all()
     assert figure.layout.plot_bgcolor == "#bdbdbd"
-    assert figure.layout.coloraxis.colorbar.title.text == "coupling; grey: different shapes, not comparable"
+    assert figure.layout.coloraxis.colorbar.title.text == "coupling<br>grey: different shapes, not comparable"
     assert "grey" not in draw("scores").layout.coloraxis.colorbar.title.text
     assert "mean over i ≠ j: 0.5" in figure.layout.annotations[0].text
     assert plotting.score_matrix({"": torch.ones(1, 1)}).layout.annotations[0].text == "no comparable pair"

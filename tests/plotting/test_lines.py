@@ -95,7 +95,7 @@ def test_series_that_do_not_fit_are_refused():
     options = {"x_label": "x", "y_label": "y"}
     text = "series 'a' needs x (t,) and y (t,) or (repeats, t); got (2,) and (2, 3). Transpose y"
     refused(text, plotting.curves, {"a": ([1, 2], torch.zeros(2, 3))}, **options)
-    refused("bars: series 'a' must be a pair (x, y); got list", plotting.bars, {"a": [1, 2, 3]}, **options)
+    refused("bars: series 'a' must be a pair (x, y); got [1, 2, 3]", plotting.bars, {"a": [1, 2, 3]}, **options)
     text = "series 'a' has values ≤ 0, which a logarithmic axis cannot show. Leave them out."
     refused(text, plotting.curves, {"a": ([0, 1], [1, 1])}, **options, log_x=True)
     refused(text, plotting.curves, {"a": ([1, 1], [0, 1])}, **options, log_y=True)

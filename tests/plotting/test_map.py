@@ -110,7 +110,7 @@ def test_what_did_not_train_is_grey_with_its_lowest_accuracy():
     grey = next(trace for trace in figure.data if trace.type == "heatmap" and trace.colorscale)
     assert {colour for _, colour in grey.colorscale} == {"#e3e3e3"}
     tip = grey.hovertext[0][0].replace("\u00a0", " ")
-    assert tip.startswith("with skips, blocks L = 2, weight decay = 0<br>alignment −0.80 ± 0.08 (mean ± 1 sd over 3")
+    assert tip.startswith("with skips, blocks L = 2, weight decay = 0<br>alignment −0.80 ± 0.08 (±1 sd, 3 seeds)")
     assert tip.endswith("accuracy: train 0.996, test 0.98; ✗ 1 of 3 seeds")
     assert "✗ not trained: its lowest train accuracy, < 0.99" in note(figure).replace("<br>", " ")
     assert "✗" not in note(draw([CELLS[0]]))
@@ -218,7 +218,7 @@ def test_each_frame_says_which_cell_it_is():
     for frame in default().frames:
         title, score, accuracy = frame.layout.title.text.replace("\u00a0", " ").split("<br>")
         assert title == f"<b>{frame.name}</b>"
-        assert re.fullmatch(r"alignment −?\d\.\d\d ± 0\.08 \(mean ± 1 sd over 3 seeds\)", score)
+        assert re.fullmatch(r"alignment −?\d\.\d\d ± 0\.08 \(±1 sd, 3 seeds\)", score)
         assert accuracy.startswith("accuracy: train ")
     single = replace(CELLS[0], scores=[0.5], train_accuracy=[1], test_accuracy=[0.9])
     assert "alignment 0.5<br>" in draw([single]).layout.title.text

@@ -98,6 +98,7 @@ def test_the_slider_has_a_step_per_epoch_and_each_frame_its_states():
         assert low < values[..., 0].min() <= values[..., 0].max() < high
         assert high - low < 1.1 * max(np.ptp(values[..., axis].numpy()) for axis in (0, 1))
     assert figure.layout.title.text == "epoch 0"
+    assert slider.currentvalue.prefix == "epoch "  # the name of the page's own slider
     close(figure.data[0].x[1:5], FILM[0][0, :, 0])
     assert figure.layout.updatemenus[0].buttons[0].label.endswith("play")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TRAINED = 0.99  # train accuracy from which a network counts as trained
 _FAILED = "#e3e3e3"  # the ground of a cell whose networks did not train
-_ROW, _PANEL, _BETWEEN, _TOP, _BELOW = 32, 210, 96, 165, 190  # pixels
+_ROW, _PANEL, _BETWEEN, _TOP, _BELOW = 32, 210, 96, 175, 190  # pixels
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def alignment_map(
     moving = {name: _inside(cell, at, maps, blocks, classes, class_names) for name, (at, cell) in placed.items()}
     layouts = {name: _layout(name, cell, maps) for name, (_, cell) in placed.items()}
     scores = {name: (_trained(cell), np.nan_to_num(cell.scores.mean())) for name, (_, cell) in placed.items()}
-    add_frames(figure, moving, layouts, first=max(scores, key=lambda name: scores[name]), labels=[""] * len(placed))
+    best = max(scores, key=scores.__getitem__)
+    add_frames(figure, moving, layouts, first=best, step="cell", labels=[""] * len(placed))
     _panel_axes(figure, everywhere, maps, len(np.unique(classes)))
     bar = {"title": "alignment", "thickness": 10, "outlinewidth": 0.5, "len": 0.5, "y": 1, "yanchor": "top"}
     figure.update_layout(coloraxis={"colorscale": "RdBu", "cmin": -1, "cmax": 1, "colorbar": bar})
@@ -163,7 +164,7 @@ def _trained(cell: MapCell) -> bool:
 def _said(name: str, cell: MapCell) -> list[str]:
     """Its name and two lines of numbers; the deviation (ddof = 0) is over seeds."""
     seeds = len(cell.scores)
-    score = format_mean(cell.scores) + (f" (mean ± 1 sd over {seeds} seeds)" if seeds > 1 else "")
+    score = format_mean(cell.scores) + (f" (±1 sd, {seeds} seeds)" if seeds > 1 else "")
     train, test = (format_number(part.mean()) for part in (cell.train_accuracy, cell.test_accuracy))
     failed = int((~(cell.train_accuracy >= _TRAINED)).sum())
     cross = f"; ✗ {failed} of {seeds} seeds" if failed else ""

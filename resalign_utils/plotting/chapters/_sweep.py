@@ -92,7 +92,7 @@ def linearization_sweep(
     own = {name: sum(has for _, has in inside.values()) for name, inside in shown.items()}
     most = [name for name, count in own.items() if count == max(own.values())]  # NAPL at which most methods have one
     labels = [format_number(target) for target in targets]
-    add_frames(figure, moving, layouts, first=most[(len(most) - 1) // 2], labels=labels)
+    add_frames(figure, moving, layouts, first=most[(len(most) - 1) // 2], step="NAPL", labels=labels)
     everywhere = [point for known in methods.values() for point in known]
     _name_axes(figure, everywhere, max([*targets, *(p.napl for p in everywhere), *(before[:1] if before else ())]))
     seeds = sorted({len(point.accuracy) for point in everywhere} - {1})
