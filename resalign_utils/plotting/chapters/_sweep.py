@@ -76,7 +76,7 @@ def linearization_sweep(
     panels = {"specs": [[{"colspan": 2}, None], [{}, {}]], "row_heights": [0.55, 0.45], "vertical_spacing": 0.2}
     titles = [" ", "units still nonlinear, %", "paths, %"]
     figure = make_subplots(2, 2, subplot_titles=titles, horizontal_spacing=0.12, **panels)
-    figure.update_layout(template=theme(), height=height, margin={"t": 150}, barmode="group", bargap=0.15)
+    figure.update_layout(template=theme(), height=height, margin={"t": 165}, barmode="group", bargap=0.15)
     figure.update_annotations(font={"size": 14})
     for method, known in methods.items():
         line = {"color": styles[method].colour, "dash": styles[method].dash, "width": 2}
