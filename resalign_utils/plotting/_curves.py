@@ -36,7 +36,7 @@ def curves(
         log_x: logarithmic horizontal axis.
         log_y: logarithmic vertical axis; mean and band are then of the logarithm (geometric).
         band: what the repeats are, for the note; ``"seeds"``, ``"inputs"``.
-        reference: name → height of a dotted line, for instance the value of an untrained network.
+        reference: name → height of a dashed line, for instance the value of an untrained network.
         height: of the figure in pixels.
 
     Raises:
@@ -67,7 +67,7 @@ def curve_panels(
         log_x: logarithmic horizontal axes.
         log_y: logarithmic vertical axes.
         band: what the repeats are, for the note.
-        reference: label of the vertical axis → name → height of a dotted line.
+        reference: label of the vertical axis → name → height of a dashed line.
         height: of the figure in pixels.
 
     Raises:

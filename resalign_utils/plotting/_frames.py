@@ -10,7 +10,7 @@ from ._colours import GRID
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_DATA = ("type", "x", "y", "z", "customdata", "hovertemplate")
+_DATA = ("type", "x", "y", "z", "customdata")
 _MARKS = ("size", "color", "cmax", "opacity")
 
 
@@ -47,10 +47,10 @@ def add_frames(
 def _changes(trace: Any) -> dict[str, Any]:
     """Of a trace, what a frame changes: its data, and colours and sizes that depend on them."""
     full = trace.to_plotly_json()
-    kept = {key: full[key] for key in _DATA if key in full}
+    kept = {key: full[key] for key in (*_DATA, *(("hovertemplate",) if full["type"] == "bar" else ())) if key in full}
     kept["marker"] = {key: full["marker"][key] for key in _MARKS if key in full.get("marker", {})}
     kept["line"] = {"color": full["line"]["color"]} if "color" in full.get("line", {}) else {}
-    return {key: value for key, value in kept.items() if value is not None and (key in _DATA or value)}
+    return {key: value for key, value in kept.items() if value is not None and (key not in ("marker", "line") or value)}
 
 
 def _slider(names: list[str], labels: Sequence[str], first: str, step: str, play: bool) -> dict[str, Any]:

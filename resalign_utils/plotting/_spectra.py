@@ -54,7 +54,7 @@ def spectra(panels: Mapping[str, Tensor], num_classes: int, *, height: int = 440
         notes += [f"{name}: {dead.sum():,} dead (input, block) pairs left out"] if dead.any() else []
         notes += [CLIPPED] if (quartiles < FLOOR).any() and CLIPPED not in notes else []
         figure.add_traces(_lines(name, drawn[-1]), rows=1, cols=column)
-        add_line(figure, f"C = {num_classes}", column=column, legend=column == 1, dash="dash", x=num_classes + 0.5)
+        add_line(figure, f"C = {num_classes}", column=column, legend=column == 1, x=num_classes + 0.5)
         figure.update_xaxes(range=[0.5, values.shape[2] + 0.5], row=1, col=column)
     figure.update_xaxes(title_text="index κ")
     figure.update_yaxes(matches="y", **log_axis(drawn))

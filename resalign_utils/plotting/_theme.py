@@ -93,7 +93,7 @@ def add_note(figure: go.Figure, *notes: str) -> None:
 
 
 def add_line(
-    figure: go.Figure, name: str, *, row: int = 1, column: int = 1, legend: bool = True, dash: str = "dot", **at: float
+    figure: go.Figure, name: str, *, row: int = 1, column: int = 1, legend: bool = True, dash: str = "dash", **at: float
 ) -> None:
     """A reference line at ``x=`` or ``y=``, named in the legend, where its text lies on no curve."""
     add = figure.add_vline if "x" in at else figure.add_hline

@@ -41,7 +41,7 @@ def test_curves_are_means_with_a_band_of_one_deviation():
 def test_a_reference_is_a_line_named_in_the_legend_not_on_the_curves():
     (level,) = draw("curves").layout.shapes
     assert level.y0 == level.y1 == 0.5
-    assert (level.line.dash, level.name, level.showlegend) == ("dot", "null: 0.5", True)
+    assert (level.line.dash, level.name, level.showlegend) == ("dash", "null: 0.5", True)
     assert not draw("curves").layout.annotations
 
 

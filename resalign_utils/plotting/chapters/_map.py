@@ -266,7 +266,7 @@ def _panel_axes(figure: go.Figure, cells: list[MapCell], maps: int, classes: int
     figure.update_yaxes(title_text="projection 2", nticks=4, row=2, col=paths)
     figure.update_xaxes(title_text="index κ", range=[0.5, rank + 0.5], row=2, col=spectrum)
     figure.update_yaxes(title_text="σ<sub>κ</sub>", range=ends, row=2, col=spectrum, **log_axis([sigmas]))
-    add_line(figure, f"C = {classes}", row=2, column=spectrum, dash="dash", legend=False, x=classes + 0.5)
+    add_line(figure, f"C = {classes}", row=2, column=spectrum, legend=False, x=classes + 0.5)
     square_axes(figure, matrix, {}, row=2)
     figure.update_yaxes(autorange=False, title_text="block i", row=2, col=matrix)  # frames set the range
     ground = {"xref": f"x{maps + 3} domain", "yref": f"y{maps + 3} domain", "layer": "below", "line": {"width": 0}}

@@ -203,7 +203,7 @@ def _inside(shown: _Shown, styles: Mapping[str, Style]) -> list[Any]:
             traces.append(go.Bar(**bars, hovertemplate=f"{said}<br>{words}<extra></extra>", **look, **common))
         mark = {"symbol": "triangle-down", "size": 11, "color": colour, "opacity": opacity}
         length, top = _mean_length(point.law), _law_limit(shown) * (1.08 + 0.1 * number)
-        tip = f"{as_html(method)}<br>mean path length {format_number(length)}<extra></extra>"
+        tip = f"{as_html(method)}<br>mean path length %{{x:.3~r}}<extra></extra>"
         at = {"x": [length], "y": [top], "xaxis": "x3", "yaxis": "y3"}
         traces.append(go.Scatter(**at, mode="markers", marker=mark, name="mean", hovertemplate=tip, **common))
     return traces
