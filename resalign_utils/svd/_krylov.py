@@ -283,7 +283,7 @@ class _Watch:
         if worst <= self._tol:
             return True
         before, larger = self._last
-        step = 3 * size // 4  # nothing known: it costs less to do a few products more than to look more often
+        step = size // 3  # nothing known: a third more
         if worst < larger < math.inf and size > before and self._tol > 0:
             rate = math.log(larger / worst) / (size - before)
             step = min(step, math.ceil(math.log(worst / self._tol) / rate))
