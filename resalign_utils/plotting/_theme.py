@@ -120,6 +120,6 @@ def share_axis(lines: Sequence[Line], marks: Sequence[float]) -> dict[str, Any]:
     means = np.concatenate([*(line.mean for line in lines), marks])
     if np.nanmin(means) < 0 or not 0.9 < np.nanmax(means) <= 1:
         return {}
-    low = max(0.0, min([*(float(np.nanmin(line.low)) for line in lines), *marks]))
-    margin = 0.03 * (1 - low) or 0.01
+    low = max(0.0, min([0.9, *(float(np.nanmin(line.low)) for line in lines), *marks]))  # 0.9: no magnified 1.000
+    margin = 0.03 * (1 - low)
     return {"range": [low - margin, 1 + margin]}

@@ -123,5 +123,7 @@ def test_an_axis_of_accuracies_ends_at_one():
     close(plotting.curves({"a": (x, [0.5, 0.98])}, **options, reference={"chance": 0.1}).layout.yaxis.range[0], 0.073)
     band = plotting.curves({"a": (x, torch.tensor([[0.5, 1.0], [0.7, 0.94]]))}, **options)
     assert band.layout.yaxis.range[1] < 1.02  # though mean and deviation reach beyond it
+    flat = plotting.curves({"a": (x, [1.0, 1.0])}, **options).layout.yaxis.range
+    close(flat, [0.897, 1.003])  # no thousandth above 1 among the ticks
     for values in ([0.5, 0.7], [0.5, 1.2], [-0.5, 1.0]):
         assert plotting.curves({"a": (x, values)}, **options).layout.yaxis.range is None
