@@ -20,7 +20,8 @@ step() { # step NAME COMMAND...
 
 step "pages from the committed outputs" $python -m tools.build_book
 step "stored notebooks" $python -m tools.run_notebooks --check
-step "unit tests and pages" $python -m pytest tests -n 2 --dist loadscope
+step "unit tests" $python -m pytest tests -n 2 --dist loadscope --ignore tests/book
+step "pages" $python -m pytest tests/book -n 2 --dist load
 if compgen -G 'notebooks/*.ipynb' >/dev/null; then
     # loadscope: the cells of one notebook must stay in one process
     step "notebooks run again and compared" \

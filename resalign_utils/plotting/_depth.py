@@ -120,4 +120,4 @@ def _draw(
             figure.add_trace(law.update(showlegend=False, hoverinfo="skip"))
     figure.update_xaxes(title_text=labels[0])
     figure.update_yaxes(title_text=labels[1])
-    return figure.update_layout(legend={"orientation": "v"})
+    return figure.update_layout(legend={"orientation": "v", "xref": "paper"})  # "container" would put it at the side

@@ -180,11 +180,23 @@ const bookStacking = (() => {
     const legend = told(layout, "legend"), hangs = legend.yref === "container";
     if (!hangs && (legend.x ?? 1.02) <= 1 && (legend.y ?? 1) > 0) return; // inside a panel
     const offset = hangs && legend.y < 0.5 ? legend.y * oldTotal : 0;
+    const upright = hangs && legend.orientation === "v";
     layout.legend = {
-      ...layout.legend, orientation: hangs && legend.orientation === "v" ? "v" : "h",
+      ...layout.legend, orientation: upright ? "v" : "h",
       title: { ...legend.title, text: wrap(legend.title?.text, 12, 180) },
       x: 0.5, xanchor: "center", y: (offset + bar) / layout.height, yanchor: "bottom", yref: "container",
+      // By the container Plotly takes an upright legend for one at the side, and leaves the panels no room.
+      xref: upright ? "paper" : legend.xref || "paper",
     };
+  }
+
+  // Room for an upright legend below, at most. Plotly takes it from the panels, and fails where nothing is left of them;
+  // what is too much is given back after the first drawing.
+  function legendRoom({ data, layout }) {
+    const legend = told(layout, "legend");
+    if (legend.yref !== "container" || legend.orientation !== "v") return 0;
+    const names = data.filter((trace) => trace.showlegend !== false).map((trace) => lineCount(trace.name || ""));
+    return (lineCount(legend.title?.text || "") + names.reduce((sum, lines) => sum + lines, 0)) * 19;
   }
 
   // All words on the paper, of the layout and of its frames, in lines that are not too long.
@@ -244,6 +256,7 @@ const bookStacking = (() => {
     layout.margin = { ...layout.margin, t: margin.t + over, b: margin.b + under };
     layout.height = Math.round(place.height + layout.margin.t + layout.margin.b);
     legendBelow(layout, total, bar);
+    layout.height += legendRoom(copy);
     copy.panelsHeight = place.height;
     return copy;
   }
@@ -256,9 +269,9 @@ const bookStacking = (() => {
     const end = gd.getBoundingClientRect().top + height - _size.b;
     const below = boxes(".legend, .infolayer > g[class*='colorbar'], .infolayer > g[class^='cb']").filter((box) => box.top > end - 1);
     const notes = boxes(".annotation, .infolayer text[class*='xtitle']").map((box) => box.bottom);
-    const lack = Math.max(0, Math.round(wanted - _size.h));
+    const lack = Math.round(wanted - _size.h); // below 0: room that the legend did not take
     const overlap = below.length ? Math.max(0, Math.ceil(Math.max(end, ...notes) + 6 - Math.min(...below.map((box) => box.top)))) : 0;
-    if (lack + overlap < 2) return null;
+    if (Math.abs(lack + overlap) < 2) return null;
     const change = { height: height + lack + overlap, "margin.b": Math.max(margin.b, _size.b) + overlap };
     if (legend?.yref === "container") change["legend.y"] = (legend.y * height) / change.height;
     return change;
