@@ -3,7 +3,7 @@
 Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
 ``residuals → operators → svd → alignment, collapse`` measure it, ``linearization`` takes nonlinear units out of it and
 counts what is left. ``theory`` is the model in which alignment can be proved, ``sweeps`` makes many runs, ``plotting``
-draws. Everything public is here.
+draws. What the book uses is here.
 """
 
 from . import plotting

@@ -112,7 +112,7 @@ def test_what_did_not_train_is_grey_with_its_lowest_accuracy():
     tip = grey.hovertext[0][0].replace("\u00a0", " ")
     assert tip.startswith("with skips, blocks L = 2, weight decay = 0<br>alignment −0.80 ± 0.08 (±1 sd, 3 seeds)")
     assert tip.endswith("accuracy: train 0.996, test 0.98; ✗ 1 of 3 seeds")
-    assert "✗ not trained: train accuracy below 0.99" in note(figure).replace("<br>", " ")
+    assert "✗ not trained, with its lowest train accuracy: below 0.99" in note(figure).replace("<br>", " ")
     assert "✗" not in note(draw([CELLS[0]]))
 
 

@@ -122,7 +122,7 @@ def alignment_map(
     bar = {"title": "alignment", "thickness": 10, "outlinewidth": 0.5, "len": 0.5, "y": 1, "yanchor": "top"}
     figure.update_layout(coloraxis={"colorscale": "RdBu", "cmin": -1, "cmax": 1, "colorbar": bar})
     clipped = CLIPPED if any((cell.singular_values < FLOOR).any() for cell in everywhere) else ""
-    notes = [f"✗ not trained: train accuracy below {_TRAINED}"] * (not all(map(_trained, everywhere)))
+    notes = [f"✗ not trained, with its lowest train accuracy: below {_TRAINED}"] * (not all(map(_trained, everywhere)))
     notes += [f"trajectories: {KEY}; colour: class"]
     notes += [f"singular values: first block dark, last light; dashed: C = {len(np.unique(classes))}", clipped]
     add_note(figure, *notes)
