@@ -252,9 +252,10 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert list(chain(*batches_of(20, seed=3, **recipe)[4:8])) not in epochs  # no stream of one seed is the next one's
 
 
-@pytest.mark.usefixtures("random_state_untouched")
 def test_training_leaves_the_global_random_state(blobs):
+    before = torch.get_rng_state()
     train(build_model(NET, blobs), blobs, TrainConfig(epochs=2))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_trainings_with_the_same_seed_are_equal_bit_for_bit(blobs):

@@ -273,7 +273,9 @@ def test_no_false_alarm_at_any_scale(outer, scale, shift, dtype):
     block = Post(nn.Linear(64, 64), outer)
     h = (normal(6, 64) + shift) * scale
     h[0], h[1, 1:], h[2, 0] = 0.0, 0.0, 300 * scale  # nothing, one entry, one far out
-    trace(block.to(dtype), h.to(dtype))
+    block, h = block.to(dtype), h.to(dtype)
+    (residual,) = trace(block, h).residuals
+    assert torch.equal(residual.output, block(h))
 
 
 def test_block_of_ours_with_nothing_to_gate_is_its_bare_branch():
