@@ -33,7 +33,7 @@ from .linearization import (
 from .models import RepVGGBlock, ResidualBlock, ResNet, ResNetConfig, build_model
 from .operators import JacobianBatch, JacobianOperator, MatrixBatch, dense_jacobians
 from .records import recorded
-from .residuals import Residual, Trace, gated, residual_branch, trace
+from .residuals import Block, BlockTable, NotABlock, Residual, Trace, find_blocks, gated, residual_branch, trace
 from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
 from .svd import TruncatedSVD, dense_svd, truncated_svd
 from .sweeps import sweep
@@ -44,7 +44,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlignmentReport",
+    "Block",
     "BlockSVD",
+    "BlockTable",
     "Checkpoint",
     "DataConfig",
     "DepthFit",
@@ -58,6 +60,7 @@ __all__ = [
     "MatrixBatch",
     "Monitor",
     "NeuralCollapse",
+    "NotABlock",
     "RepVGGBlock",
     "ResNet",
     "ResNetConfig",
@@ -78,6 +81,7 @@ __all__ = [
     "dense_jacobians",
     "dense_svd",
     "depth_laws",
+    "find_blocks",
     "fit_unconstrained_jacobians",
     "fold",
     "gated",

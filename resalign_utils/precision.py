@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._pytree import tree_map
 
 _SINGLE = torch.float32
@@ -25,6 +25,11 @@ class _Double(TorchFunctionMode):
         if not kwargs:
             return func(*_all_widened(args))
         return func(*_all_widened(args), **{name: _all_widened(value) for name, value in kwargs.items()})
+
+
+def doubled() -> bool:
+    """Whether float32 arithmetic is being done in float64, by :func:`in_double`."""
+    return any(isinstance(mode, _Double) for mode in _get_current_function_mode_stack())
 
 
 def _all_widened(value: Any) -> Any:

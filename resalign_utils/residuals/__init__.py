@@ -12,15 +12,20 @@ trace (``_replay``): shortcut plus branch, through the outer activation, must gi
 from ..operators import Branch, branch_rows
 from ._checks import check_eval_mode
 from ._registry import Parts, gated, is_residual_block, residual_branch
-from ._trace import Residual, Trace, trace, trace_states
+from ._trace import Residual, Trace, find_blocks, trace, trace_states
+from .finder import Block, BlockTable, NotABlock
 
 __all__ = [
+    "Block",
+    "BlockTable",
     "Branch",
+    "NotABlock",
     "Parts",
     "Residual",
     "Trace",
     "branch_rows",
     "check_eval_mode",
+    "find_blocks",
     "gated",
     "is_residual_block",
     "residual_branch",

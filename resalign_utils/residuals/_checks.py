@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import ResidualBlock
+from ._inputs import Inputs
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -49,12 +50,11 @@ def check_eval_mode(model: nn.Module) -> None:
             )
 
 
-def check_inputs(model: nn.Module, x: Tensor) -> None:
+def check_inputs(model: nn.Module, inputs: Inputs) -> None:
     """Refuse what cannot be measured at all; see :func:`trace`."""
     check_eval_mode(model)
     _check_kinds(model)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"Expected the inputs as one tensor (n, ...); got {type(x).__name__}.")
+    x = inputs.data
     if x.dim() < 2 or len(x) == 0:
         raise ValueError(f"Expected a batch of at least one input (n, ...); got shape {tuple(x.shape)}.")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -6,7 +6,7 @@ evaluations of the same shape are compared: others round differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ..arithmetic import or_one
 from ..precision import in_double
-from ._watch import Call, watched
+from ._inputs import Inputs
+from ._watch import Call
 
+Run = Callable[[Inputs], tuple[list[Call], Tensor]]
 _OUTSIDE = "a layer outside of its residual blocks"
 # What rows that should be the same may differ by, relative to the largest entry of a row
 _SAME = {torch.float32: 1e-3, torch.float64: 1e-9}
@@ -29,46 +31,48 @@ class _Run:
     logits: Tensor
 
 
-def check_rows(model: nn.Module, x: Tensor, calls: list[Call], logits: Tensor) -> None:
+def check_rows(model: nn.Module, inputs: Inputs, run: Run, calls: list[Call], logits: Tensor) -> None:
     """Refuse a model in which a row of a state or of the logits depends on other inputs than its own, or on chance.
 
     Args:
         model: with residual blocks.
-        x: inputs (n, ...).
-        calls: of its blocks at x.
-        logits: its output at x.
+        inputs: n of them.
+        run: evaluates the model at some inputs and gives the calls of its blocks and its output.
+        calls: of its blocks at ``inputs``.
+        logits: its output there.
 
     Raises:
         ValueError: a row does; the text names the block where it begins, if it is one.
     """
-    for before, after, kept in _pairs(x):
+    for before, after, kept in _pairs(inputs):
         try:
-            one = _Run(calls, logits) if before is x else _run(model, before)
-            other = _run(model, after)
+            one = _Run(calls, logits) if before is inputs else _Run(*run(before))
+            other = _Run(*run(after))
         except torch.OutOfMemoryError:
             raise
         except Exception:  # it does not take these values, or two rows: only chance can be looked for
-            before = after = x
-            kept, one, other = torch.arange(len(x), device=x.device), _Run(calls, logits), _run(model, x)
+            before = after = inputs
+            kept = torch.arange(len(inputs), device=inputs.data.device)
+            one, other = _Run(calls, logits), _Run(*run(inputs))
         if _first_difference(one, other, kept, 0.0) is not None:
-            _refuse(model, before, after, kept, one, other)
+            _refuse(model, run, before, after, kept, one, other)
 
 
-def _run(model: nn.Module, x: Tensor) -> _Run:
-    return _Run(*watched(model, x))
-
-
-def _pairs(x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pairs of batches of one shape, and the rows (r,) that are the same in both; each row of x is kept in one."""
+def _pairs(inputs: Inputs) -> Iterator[tuple[Inputs, Inputs, Tensor]]:
+    """Pairs of batches of one shape, and the rows (r,) that are the same in both; each row is kept in one."""
+    x = inputs.data
     place = torch.arange(len(x), device=x.device)
     if len(x) == 1:  # a mean over one row is the row: give it a neighbour
         continuous = x.is_floating_point() or x.is_complex()
-        yield torch.cat([x, _changed(x, 0)]), torch.cat([x, _changed(x, 1) if continuous else x]), place
+        double = inputs.rows(torch.zeros(2, dtype=torch.long))
+        one = double.with_data(torch.cat([x, _changed(x, 0)]))
+        yield one, double.with_data(torch.cat([x, _changed(x, 1) if continuous else x])), place
         return
     halves = [place < len(x) // 2, place % 2 == 0]  # the second split parts neighbours, which may meet in pairs
     for half in halves[: 2 if len(x) > 2 else 1]:
         for way, kept in enumerate((half, ~half)):
-            yield x, torch.where(kept.reshape(-1, *[1] * (x.dim() - 1)), x, _changed(x, way)), place[kept]
+            mixed = torch.where(kept.reshape(-1, *[1] * (x.dim() - 1)), x, _changed(x, way))
+            yield inputs, inputs.with_data(mixed), place[kept]
 
 
 def _changed(x: Tensor, way: int) -> Tensor:
@@ -85,16 +89,16 @@ def _changed(x: Tensor, way: int) -> Tensor:
     return 4 * size * noise + (x if way == 0 else -2 * x)  # larger, so that a maximum over rows changes
 
 
-def _refuse(model: nn.Module, before: Tensor, after: Tensor, kept: Tensor, one: _Run, other: _Run) -> None:
+def _refuse(model: nn.Module, run: Run, before: Inputs, after: Inputs, kept: Tensor, one: _Run, other: _Run) -> None:
     """Raise if the difference is more than rounding: of rows that are routed together, say."""
-    tolerance, every = _SAME[one.calls[0].output.dtype], torch.arange(len(before), device=before.device)
-    again = _run(model, before)  # not in float64, where what a model writes into its buffers may be lost
+    tolerance, every = _SAME[one.calls[0].output.dtype], torch.arange(len(before), device=before.data.device)
+    again = _Run(*run(before))  # not in float64, where what a model writes into its buffers may be lost
     if (where := _first_difference(one, again, every, tolerance)) is not None:
         raise ValueError(
             f"Two evaluations of {type(model).__name__} at the same inputs differ; the first to differ is {where}. It "
             "draws by chance in eval mode too, or remembers: F.dropout needs training=self.training."
         )
-    doubled = _doubled(model, before, after, one)
+    doubled = _doubled(run, before, after, one)
     if doubled is not None:
         (one, other), tolerance = doubled, _SAME[torch.float64]
     if (where := _first_difference(one, other, kept, tolerance)) is not None:
@@ -106,16 +110,20 @@ def _refuse(model: nn.Module, before: Tensor, after: Tensor, kept: Tensor, one: 
         )
 
 
-def _doubled(model: nn.Module, before: Tensor, after: Tensor, one: _Run) -> tuple[_Run, _Run] | None:
+def _doubled(run: Run, before: Inputs, after: Inputs, one: _Run) -> tuple[_Run, _Run] | None:
     """Both evaluations in float64; None where that is not what the model computes."""
     try:
-        runs = in_double(_run, model, before), in_double(_run, model, after)
+        runs = _in_double(run, before), _in_double(run, after)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # it asks for a dtype, or is compiled
         return None
-    every = torch.arange(len(before), device=before.device)
+    every = torch.arange(len(before), device=before.data.device)
     return runs if _first_difference(one, runs[0], every, 1e-2) is None else None
+
+
+def _in_double(run: Run, inputs: Inputs) -> _Run:
+    return _Run(*in_double(lambda *tensors: run(inputs.with_tensors(tensors)), *inputs.tensors))
 
 
 def _first_difference(one: _Run, other: _Run, kept: Tensor, tolerance: float) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from ..arithmetic import exact_arithmetic
 from ..operators import Branch, branch_rows
 from ._checks import check_inputs, unwrapped
+from ._inputs import Inputs, ModelInputs, inputs_of
 from ._replay import replayed
 from ._rows import check_rows
-from ._watch import Call, as_it_was, eagerly, watched
+from ._runner import Blocks
+from ._watch import as_it_was, eagerly
+from .finder import BlockTable
 
 
 @dataclass(frozen=True)
@@ -104,31 +107,41 @@ class Trace:
         raise ValueError(f"method must be 'random' or 'pca'; got {method!r}.")
 
 
-def trace(model: nn.Module, x: Tensor) -> Trace:
-    """Send n images through the network and keep every residual block's input, output and branch.
+def trace(
+    model: nn.Module,
+    x: ModelInputs,
+    *,
+    blocks: BlockTable | Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+) -> Trace:
+    """Send n inputs through the network and keep every residual block's input, output and branch.
 
-    Blocks are found by their type (see :func:`residual_branch`), in the order in which the forward pass calls them; a
-    registered block inside another one belongs to the outer one. The state is a block's first argument and the tensor,
-    or the first of a tuple, that it returns; what else it is called with is held. Each block is replayed: its
-    registered parts must give its output. The model is evaluated again where some inputs are changed: those that are
-    not must keep all states. All is done in full precision, and the model is left as it was.
+    Blocks are the sums that :func:`find_blocks` finds, and the modules whose type is registered with
+    :func:`residual_branch`: what is registered for a type overrides what is found inside of it. The state of a
+    registered block is its first argument and the tensor, or the first of a tuple, that it returns. What else enters a
+    block, masks, further arguments, other streams of data, is held. Each block is replayed: shortcut and branch must
+    give its output. The model is evaluated again where some inputs are changed: those that are not must keep all
+    states. All is done in full precision, and the model is left as it was.
 
     Args:
         model: a network in eval mode, on x's device; what DataParallel, DistributedDataParallel or ``torch.compile``
             wrap is unwrapped.
-        x: inputs (n, ...).
+        x: inputs (n, ...), a tuple of positional arguments, or a dictionary of keyword arguments.
+        blocks: the names of the blocks that are wanted, or a table of them; all if not given. A sum that
+            :func:`find_blocks` lists among ``others`` counts as a block if it is named here.
+        exclude: names of blocks to leave out.
 
     Returns:
         A :class:`Trace` of detached tensors.
 
     Raises:
-        TypeError: a block is not called with, or does not return, its state as a tensor; x is no tensor; a registered
-            function returns no branch.
+        TypeError: a block is not called with, or does not return, its state as a tensor; x holds no tensor; a
+            registered function returns no branch.
         ValueError: empty batch, NaN or infinite inputs, weights or states, mixed devices or dtypes, half precision, a
             quantised, sharded or empty model, a model in train mode that has batch norm or dropout, batch norm without
-            running statistics, dropout that is always on, no residual block found, a block that is called twice, a
-            state without a row for each input, a block whose registered parts do not give its output, a result that
-            depends on the other inputs of the batch or on chance.
+            running statistics, dropout that is always on, no residual block found, a name that no block has, a state
+            without a row for each input, a block whose parts do not give its output, a result that depends on the other
+            inputs of the batch or on chance.
 
     Example:
         >>> import resalign_utils as ra
@@ -140,11 +153,12 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
         >>> path.residuals[0].name
         'blocks.0'
     """
-    model = unwrapped(model)
-    check_inputs(model, x)
-    with _measuring(model, x):
-        calls, logits = _calls(model, x)
-        check_rows(model, x, calls, logits)
+    model, inputs = unwrapped(model), inputs_of(x)
+    check_inputs(model, inputs)
+    with _measuring(model, inputs):
+        found = _found(model, inputs, blocks, exclude)
+        calls, logits = found.calls, found.logits
+        check_rows(model, inputs, found.run, calls, logits)
         parts = [replayed(call) for call in calls]
     residuals = []
     for index, (call, (branch, step), before) in enumerate(zip(calls, parts, [None, *calls], strict=False), start=1):
@@ -154,54 +168,80 @@ def trace(model: nn.Module, x: Tensor) -> Trace:
     return Trace([calls[0].input, *(call.output for call in calls)], residuals, logits)
 
 
-def trace_states(model: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The states h_0..h_L (n, *) and the logits (n, C) of a :func:`trace` alone: one forward pass, nothing replayed."""
-    model = unwrapped(model)
-    check_inputs(model, x)
-    with _measuring(model, x):
-        calls, logits = _calls(model, x)
-    return [calls[0].input, *(call.output for call in calls)], logits
+def trace_states(model: nn.Module, x: ModelInputs) -> tuple[list[Tensor], Tensor]:
+    """The states h_0..h_L (n, *) and the logits (n, C) of a :func:`trace` alone: nothing is replayed."""
+    model, inputs = unwrapped(model), inputs_of(x)
+    check_inputs(model, inputs)
+    with _measuring(model, inputs):
+        found = _found(model, inputs)
+    return [found.calls[0].input, *(call.output for call in found.calls)], found.logits
+
+
+def find_blocks(
+    model: nn.Module, x: ModelInputs, *, blocks: BlockTable | Sequence[str] | None = None, exclude: Sequence[str] = ()
+) -> BlockTable:
+    """List where a network adds: its residual blocks, and what is none with the reason.
+
+    A residual sum is ``z = P(h) + F(h)``: all that meets in it has come through the state h, one term depends on h in
+    the simplest way (unchanged, then scaled or pooled, then by a linear map), and the others through a matrix and not
+    linearly. An activation or a norm after the sum that makes the next state of it belongs to the block. Nothing is
+    known of classes; the operations of one forward pass are looked at. Concatenations, gates, and skips over several
+    blocks are no blocks.
+
+    Args:
+        model: a network in eval mode, on x's device.
+        x: inputs (n, ...), a tuple of positional arguments, or a dictionary of keyword arguments; two are enough.
+        blocks: names of the blocks that are wanted, as in :func:`trace`.
+        exclude: names of blocks to leave out.
+
+    Returns:
+        A :class:`BlockTable`: length and iteration are of the blocks alone, ``others`` lists what is none. It is empty,
+        with a note, where the network has no additive stream, or adds by kernels that cannot be seen.
+
+    Raises:
+        ValueError: what :func:`trace` refuses of model and inputs, or a model whose operations cannot be followed.
+
+    Example:
+        >>> import torch, resalign_utils as ra
+        >>> class Mine(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(3))
+        ...
+        ...     def forward(self, x):
+        ...         for layer in self.layers:
+        ...             x = x + torch.tanh(layer(x))
+        ...         return x
+        >>> table = ra.find_blocks(Mine().eval(), torch.randn(2, 4))
+        >>> len(table), table[0].shortcut
+        (3, 'identity')
+    """
+    model, inputs = unwrapped(model), inputs_of(x)
+    check_inputs(model, inputs)
+    with _measuring(model, inputs):
+        return Blocks(model, inputs, blocks, exclude, look=True).table()
 
 
 @contextmanager
-def _measuring(model: nn.Module, x: Tensor) -> Iterator[None]:
-    eager = eagerly(model) or nullcontext
-    with torch.inference_mode(False), torch.no_grad(), exact_arithmetic(x.device), eager(), as_it_was(model):
+def _measuring(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    eager, device = eagerly(model) or nullcontext, inputs.data.device
+    with torch.inference_mode(False), torch.no_grad(), exact_arithmetic(device), eager(), as_it_was(model):
         yield
 
 
-def _calls(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
-    calls, logits = watched(model, x)
-    if not calls:
-        raise ValueError(f"No residual block found in {type(model).__name__}{_why_none(model)}")
-    for index, call in enumerate(calls, start=1):
-        if any(other.block is call.block for other in calls[: index - 1]):
-            raise ValueError(
-                f"Block '{call.name}' is called more than once in a forward pass. Give each place in depth its own "
-                "module."
-            )
+def _found(
+    model: nn.Module, inputs: Inputs, wanted: BlockTable | Sequence[str] | None = None, exclude: Sequence[str] = ()
+) -> Blocks:
+    found = Blocks(model, inputs, wanted, exclude)
+    if not found.calls:
+        raise ValueError(found.why_none())
+    for index, call in enumerate(found.calls, start=1):
         if not torch.isfinite(call.output).all():
             raise ValueError(
                 f"The output of block {index} ('{call.name}') is NaN or infinite although inputs and weights are "
                 "finite: the network overflows. Measure in float64, or look at the weights' scale."
             )
-    return calls, logits
-
-
-def _why_none(model: nn.Module) -> str:
-    """The rest of the sentence that no residual block is found."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return ": torch.jit hides the types of a model's modules. Give the eager model that it was made from."
-    if any(isinstance(module, torch.fx.GraphModule) for module in model.modules()):
-        return (
-            ": torch.fx, by which linearize and fold work, makes one flat graph of a model, without its blocks. Give "
-            "the model that it was made from."
-        )
-    kinds = sorted({type(m).__name__ for m in model.modules() if list(m.children())})
-    return (
-        f"; its composite modules are {', '.join(kinds)}. Register the one that holds a skip with "
-        "@resalign_utils.residual_branch.register."
-    )
+    return found
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

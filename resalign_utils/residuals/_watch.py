@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from ._bound import Arguments, Eager
 from ._checks import check_state
+from ._inputs import Inputs, logits_of
 from ._registry import is_residual_block
 
 
@@ -33,16 +34,16 @@ class Call:
         return f"Block '{self.name}' ({type(self.block).__name__})"
 
 
-def watched(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
+def watched(model: nn.Module, inputs: Inputs) -> tuple[list[Call], Tensor]:
     """The calls of the registered blocks in one forward pass, and the model's output (n, C)."""
-    watch = _Watch(len(x), [], [])
+    watch = _Watch(len(inputs), [], [])
     handles = []
     try:
         for name, module in model.named_modules():
             if is_residual_block(module):
                 handles.append(module.register_forward_pre_hook(watch.enter(name), with_kwargs=True))
                 handles.append(module.register_forward_hook(watch.leave))
-        logits = model(x.clone())  # its first layer may work in place
+        logits = inputs.call(model)
     finally:
         for handle in handles:
             handle.remove()
@@ -58,18 +59,6 @@ def state_of(name: str, output: Any) -> Tensor:
             f"{type(output).__name__}. Register the module inside of it that does, or wrap it."
         )
     return state
-
-
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, the first of a tuple, or the field ``logits``."""
-    logits = getattr(output, "logits", output)
-    logits = logits[0] if isinstance(logits, tuple | list) and logits else logits
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"Expected a model that returns its logits, a tensor; it returned {type(output).__name__}. Wrap it in a "
-            "module whose forward takes the tensor out."
-        )
-    return logits.detach()
 
 
 @dataclass

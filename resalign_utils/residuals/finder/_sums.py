@@ -1,0 +1,276 @@
+"""Which additions of a network are residual sums, by the graph of what depends on what.
+
+A residual sum is ``z = P(h) + F(h)``. The state h is the immediate dominator of the sum: everything that meets in it
+has come through h (Lengauer & Tarjan 1979 name the term; in a graph without cycles one pass finds it). Exactly one term
+depends on h in the simplest way, the others through a matrix and not linearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ._operations import (
+    Simplicity,
+    addends,
+    is_matrix,
+    joins,
+    keeps_all,
+    keeps_entries,
+    moving_operands,
+    multiplies,
+    simplicity,
+)
+from ._program import Program
+from ._tape import Ref
+
+Term = tuple[int, float]  # a value's number, and its factor in the sum
+
+
+@dataclass(frozen=True)
+class ResidualSum:
+    """One residual sum ``z = P(h) + F(h)``.
+
+    Attributes:
+        place: of the addition among the operations.
+        h: number of the state before.
+        z: number of the sum.
+        shortcut: the term P(h).
+        branch: the terms of F(h).
+        kind: how simply the shortcut depends on h.
+        held: whether other streams of data enter the branch, and are held.
+        outer: number of σ(z), None for no outer operation.
+    """
+
+    place: int
+    h: int
+    z: int
+    shortcut: Term
+    branch: tuple[Term, ...]
+    kind: Simplicity
+    held: bool
+    outer: int | None = None
+
+    @property
+    def output(self) -> int:
+        """Number of the state after."""
+        return self.z if self.outer is None else self.outer
+
+
+@dataclass(frozen=True)
+class Other:
+    """Something that adds or joins and is no residual sum.
+
+    Attributes:
+        place: among the operations.
+        kind: "concatenation", "gate", "long skip", "sum".
+        reason: why it is no block, a sentence.
+        sum: as what it would count if it were asked for.
+    """
+
+    place: int
+    kind: str
+    reason: str
+    sum: ResidualSum | None = None
+
+
+def find_sums(program: Program) -> tuple[list[ResidualSum], list[Other]]:
+    """The residual sums in the order in which they are computed, and what else adds or joins."""
+    sums, others = dict[int, ResidualSum](), dict[int, Other]()
+    for number in program.inputs:
+        for place, found in _Search(program, number).all().items():
+            if isinstance(found, ResidualSum):
+                sums.setdefault(place, found)
+            else:
+                others.setdefault(place, found)
+    kept, nested = _disentangled(program, sums)
+    others |= nested
+    return kept, [others[place] for place in sorted(others) if place not in {s.place for s in kept}]
+
+
+class _Search:
+    """The sums of what depends on one input of the network; all else is constant."""
+
+    def __init__(self, program: Program, root: int) -> None:
+        self._program, self._moving = program, program.reached_from([root])
+        self._before, self._depth = {root: root}, {root: 0}
+        for place, sources in enumerate(program.sources):
+            moving = [number for number in sources if number in self._moving]
+            if not moving:
+                continue
+            dominator = moving[0]
+            for number in moving[1:]:
+                dominator = self._nearest_common(dominator, number)
+            for output in self._outputs(place):
+                self._before[output], self._depth[output] = dominator, self._depth[dominator] + 1
+
+    def all(self) -> dict[int, ResidualSum | Other]:
+        """What was found, by the place of the addition."""
+        found = dict[int, ResidualSum | Other]()
+        for place, operation in enumerate(self._program.operations):
+            operands = moving_operands(operation, self._moving)
+            if addends(operation) is not None and len(operands) == 2:
+                if not self._is_inner(place) and (what := self._decide(place)) is not None:
+                    found[place] = what
+            elif joins(operation) and len(set(self._sources(place))) > 1:
+                found[place] = Other(place, "concatenation", "It lays tensors side by side and adds nothing.")
+        return found
+
+    def _sources(self, place: int) -> list[int]:
+        return [number for number in self._program.sources[place] if number in self._moving]
+
+    def _nearest_common(self, a: int, b: int) -> int:
+        while a != b:
+            if self._depth[a] < self._depth[b]:
+                b = self._before[b]
+            else:
+                a = self._before[a]
+        return a
+
+    def _is_inner(self, place: int) -> bool:
+        """Whether the sum is only a part of a longer one around the same state."""
+        (number,) = self._outputs(place)
+        takers = self._program.takers[number]
+        if len(takers) != 1 or number in self._program.outputs:
+            return False
+        (taker,) = takers
+        both = addends(self._program.operations[taker]) is not None and len(self._sources(taker)) == 2
+        return both and self._before[self._outputs(taker)[0]] == self._before[number]
+
+    def _outputs(self, place: int) -> list[int]:
+        return [number for number in self._program.operations[place].outputs if number is not None]
+
+    def _terms(self, place: int, factor: float = 1.0) -> list[Term]:
+        operation, terms = self._program.operations[place], list[Term]()
+        for position, own in addends(operation) or []:
+            argument = operation.args[position]
+            assert isinstance(argument, Ref)
+            before = self._program.producer[argument.number]
+            inner = before is not None and addends(self._program.operations[before]) is not None
+            if inner and before is not None and len(self._sources(before)) == 2 and self._is_inner(before):
+                terms += self._terms(before, factor * own)
+            else:
+                terms.append((argument.number, factor * own))
+        return terms
+
+    def _decide(self, place: int) -> ResidualSum | Other | None:
+        terms, (z,) = self._terms(place), self._outputs(place)
+        h = self._before[z]
+        kinds, mixed, gates = self._seen_from(h, z, terms)
+        if not any(mixed):
+            return None  # the formula of an activation, a rotary angle, ...
+        least = min(kinds)
+        if least < Simplicity.OTHER and kinds.count(least) == 1:
+            skip = kinds.index(least)
+            rest = [i for i in range(len(terms)) if i != skip]
+            if max(kinds) < Simplicity.OTHER:
+                made = self._made(place, h, z, terms, skip, Simplicity(least), held=False)
+                return Other(place, "sum", "All of its terms are linear in the state: it is one linear layer.", made)
+            if any(mixed[i] for i in rest):
+                return self._made(place, h, z, terms, skip, Simplicity(least), held=False)
+            return None
+        return self._around_others(place, z, terms) or self._refused(place, kinds, gates)
+
+    def _made(
+        self, place: int, h: int, z: int, terms: list[Term], skip: int, kind: Simplicity, *, held: bool
+    ) -> ResidualSum:
+        branch = tuple(term for i, term in enumerate(terms) if i != skip)
+        return ResidualSum(place, self._climbed(h), z, terms[skip], branch, kind, held)
+
+    def _climbed(self, h: int) -> int:
+        """The value whose entries h holds, before it was cut into windows or laid otherwise."""
+        while (place := self._program.producer[h]) is not None:
+            operation = self._program.operations[place]
+            if not keeps_entries(operation) or operation.several or len(self._sources(place)) != 1:
+                break
+            (before,) = self._sources(place)
+            if self._size(before) != self._size(h):
+                break  # an expansion
+            h = before
+        return h
+
+    def _size(self, number: int) -> tuple[int, int]:
+        """Number of entries at two and at three rows."""
+        sizes = [1, 1]
+        for i, n in enumerate((2, 3)):
+            for side in self._program.shapes[number]:
+                sizes[i] *= side if isinstance(side, int) else side.at(n)
+        return sizes[0], sizes[1]
+
+    def _seen_from(self, h: int, z: int, terms: list[Term]) -> tuple[list[Simplicity], list[bool], bool]:
+        """How simply each term depends on h, whether it does by a matrix, and whether all are gated."""
+        program = self._program
+        places, _ = program.plan([h], [number for number, _ in terms])
+        kind, mixed, gated = {h: Simplicity.IDENTITY}, {h: False}, set[int]()
+        moving = {h}
+        for place in places:
+            operation = program.operations[place]
+            sources = [number for number in program.sources[place] if number in moving]
+            own = self._own(place, moving)
+            for number in self._outputs(place):
+                moving.add(number)
+                kind[number] = max(own, *(kind[source] for source in sources))
+                mixed[number] = is_matrix(operation) or any(mixed[source] for source in sources)
+                if multiplies(operation, moving):
+                    gated.add(number)
+        return (
+            [kind.get(number, Simplicity.OTHER) for number, _ in terms],
+            [mixed.get(number, False) for number, _ in terms],
+            all(number in gated for number, _ in terms),
+        )
+
+    def _own(self, place: int, moving: set[int]) -> Simplicity:
+        operation, shapes = self._program.operations[place], self._program.shapes
+        before = [number for number in self._program.sources[place] if number in moving]
+        if len(before) == 1 and keeps_all(operation, shapes[before[0]], shapes[self._outputs(place)[0]]):
+            return Simplicity.IDENTITY
+        return simplicity(operation, moving)
+
+    def _around_others(self, place: int, z: int, terms: list[Term]) -> ResidualSum | None:
+        """The sum with an identity skip, whose branch takes other streams of data as well, as cross-attention does."""
+        found = []
+        for skip, (number, _) in enumerate(terms):
+            h = self._climbed(number)
+            rest = [i for i in range(len(terms)) if i != skip]
+            kinds, mixed, _ = self._seen_from(h, z, terms)
+            reached = self._program.reached_from([h])
+            depends = all(terms[i][0] in reached for i in rest)
+            if depends and any(mixed[i] and kinds[i] == Simplicity.OTHER for i in rest) and self._all_pass(h, z):
+                found.append(self._made(place, h, z, terms, skip, Simplicity.IDENTITY, held=True))
+        return found[0] if len(found) == 1 else None
+
+    def _all_pass(self, h: int, z: int) -> bool:
+        """Whether all that depends on h and comes out has come through z."""
+        program, reached = self._program, {h}
+        for place, sources in enumerate(program.sources):
+            if any(number in reached for number in sources):
+                reached.update(number for number in self._outputs(place) if number != z)
+        main = next((number for number in program.outputs if number is not None), None)
+        return main not in reached
+
+    def _refused(self, place: int, kinds: list[Simplicity], gates: bool) -> Other:
+        if gates:
+            return Other(place, "gate", "Every term is a product with something that depends on the state: a gate.")
+        if min(kinds) == Simplicity.OTHER:
+            return Other(
+                place,
+                "sum",
+                "No term is the state that all of them come from, carried on unchanged or by a linear map.",
+            )
+        simple = f"{kinds.count(min(kinds))} of its terms depend on the state equally simply"
+        return Other(place, "sum", f"{simple}: none of them is the skip.")
+
+
+def _disentangled(program: Program, sums: dict[int, ResidualSum]) -> tuple[list[ResidualSum], dict[int, Other]]:
+    """The sums without those inside of another, and without long skips around several of them."""
+    bodies = {place: set(program.plan([s.h], [s.z])[0]) for place, s in sums.items()}
+    kept, others = dict(sums), dict[int, Other]()
+    for place in sorted(sums, key=lambda p: len(bodies[p])):
+        inside = [other for other in kept if other != place and other in bodies[place]]
+        if len(inside) == 1:
+            inner = kept.pop(inside[0])
+            reason = "It lies inside the branch of another residual sum."
+            others[inner.place] = Other(inner.place, "sum", reason, inner)
+        elif inside:
+            reason = f"It passes over {len(inside)} residual sums, which are the blocks."
+            others[place] = Other(place, "long skip", reason, kept.pop(place))
+    return [kept[place] for place in sorted(kept)], others
