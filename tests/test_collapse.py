@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torchvision.models import resnet18
 
 from resalign_utils import ResNetConfig, build_model, collapse_by_layer, neural_collapse, residual_branch, trace
-from resalign_utils import collapse as collapse_module
+from resalign_utils.collapse import _features, _network
 from resalign_utils.models import ResNet
 
 # Three classes in the plane. Means (2, 0), (−1, 1), (−1, −1), whose mean is 0; Σ_B = diag(2, 2/3).
@@ -159,7 +159,7 @@ def test_bounds_hold_for_any_features(seed, classes, dim):
 def test_order_of_samples_and_size_of_parts_do_not_matter(monkeypatch):
     given = clouds((9, 4, 6))
     whole = values(neural_collapse(*given))
-    monkeypatch.setattr(collapse_module, "ROWS", 4)
+    monkeypatch.setattr(_features, "ROWS", 4)
     order = torch.randperm(19, generator=torch.Generator().manual_seed(1))
     assert_close(values(neural_collapse(given[0][order], given[1][order], *given[2:])), whole)
 
@@ -190,7 +190,7 @@ def test_no_number_depends_on_the_unit_of_features_or_weights(exponents):
 
 
 def test_features_of_which_a_later_part_is_larger_are_measured_in_one_unit(monkeypatch):
-    monkeypatch.setattr(collapse_module, "ROWS", 5)
+    monkeypatch.setattr(_features, "ROWS", 5)
     features, labels, weight, _ = clouds()
     features = features * torch.logspace(-3, 3, len(labels), 10, dtype=torch.float64)[:, None]
     exact = neural_collapse(features, labels, weight)
@@ -481,7 +481,7 @@ def test_states_that_do_not_have_the_inputs_first_are_refused(small, monkeypatch
         path = trace(model, x)
         return [state.T for state in path.states], path.logits
 
-    monkeypatch.setattr(collapse_module, "trace_states", turned)
+    monkeypatch.setattr(_network, "trace_states", turned)
     model, x, y = small
     with pytest.raises(ValueError, match=r"states whose rows are the 47 inputs; h_0 is \(8, 47\)"):
         collapse_by_layer(model, x, y)
