@@ -185,6 +185,7 @@ def plus_minus(values: Sequence[float] | pd.Series, digits: int = 3) -> str:
     Digits that the deviation drowns are left out: behind its third, "14,938 ± 1,010".
     """
     series = pd.Series(list(values), dtype=float)
+    # Not in torch, as `summary`: sums and ties would round otherwise, and the book prints these digits.
     sd = float(series.std(ddof=0))
     if len(series) > 1 and sd > 0:
         digits = max(0, min(digits, 2 - math.floor(math.log10(sd))))
