@@ -2,8 +2,8 @@
 
 What differs from COMMIT, by default from where this branch left ``main``, committed or not, chooses the tests: a test
 file that changed, and the tests of a module that changed. A test belongs to a module if it is called after it
-(``tests/residuals/``, ``tests/test_runs.py``), imports it (``resalign_utils.svd`` in ``tests/test_krylov.py``), or
-names its file.
+(``tests/residuals/``, ``tests/test_theory.py``), imports it (``resalign_utils.svd`` in
+``tests/alignment/test_alignment.py``), or names its file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def _room(file: PurePath) -> tuple[str, str] | None:
 
 
 def _belongs(test: PurePath, text: str, folder: str, module: str) -> bool:
-    called = module in test.parts or re.fullmatch(rf"test_{module}(_\w+)?\.py", test.name)
+    rooms = test.parts[1:-1]
+    of_room = folder == "resalign_utils" and module in rooms  # experiments/collapse.py is not of tests/collapse/
+    called = of_room or (rooms in ((), (folder,)) and re.fullmatch(rf"test_{module}(_\w+)?\.py", test.name))
     imports = rf"\b{folder}\.{module}\b|from {folder} import [^\n]*\b{module}\b"
     return bool(called or re.search(rf'{imports}|"{module}\.py"', text))
 

@@ -24,7 +24,7 @@ from ..training import write_atomically
 from ._provenance import provenance_of_now
 
 # Raise a stage's number whenever the same configuration gives other results than before, beyond rounding: everything
-# that was kept is then made anew. tests/test_recipe_versions.py fails if this is forgotten.
+# that was kept is then made anew. tests/runs/test_recipe_versions.py fails if this is forgotten.
 RECIPE_VERSIONS = {"data": 1, "models": 1, "training": 1, "linearization": 1}
 
 CHECKPOINT = "checkpoint.safetensors"  # of an unfinished training; removed when the folder is whole

@@ -15,19 +15,20 @@ def chosen(*files):
 @pytest.mark.parametrize(
     ("file", "among"),
     [
-        ("resalign_utils/svd/_krylov.py", {"tests/test_svd.py", "tests/test_krylov.py"}),
+        ("resalign_utils/svd/_krylov.py", {"tests/svd/test_svd.py", "tests/svd/test_krylov.py"}),
         ("resalign_utils/residuals/_trace.py", {"tests/residuals/test_branches.py", "tests/residuals/test_rows.py"}),
         ("resalign_utils/theory.py", {"tests/test_theory.py"}),
         ("tools/bootstrap.py", {"tests/tools/test_bootstrap.py"}),
+        ("experiments/collapse.py", {"tests/test_experiments.py"}),  # and not tests/collapse/
         ("examples/alignment_from_scratch.py", {"tests/test_examples.py"}),
         ("book/_ext/book_numbers.py", {"tests/book/test_numbers.py"}),
-        ("tests/test_data.py", {"tests/test_data.py"}),
+        ("tests/data/test_data.py", {"tests/data/test_data.py"}),
     ],
 )
 def test_a_module_has_its_tests(file, among):
     found = chosen(file)
     assert among <= found
-    assert "tests/test_collapse.py" not in found
+    assert "tests/collapse/test_collapse.py" not in found
 
 
 @pytest.mark.parametrize("file", ["README.md", "uv.lock", "notebooks/02_training.ipynb", "tests/book/test_pages.py"])

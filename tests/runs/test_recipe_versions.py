@@ -138,5 +138,5 @@ def test_stage_gives_what_its_recipe_version_gave(stage):
     assert found == {name: pytest.approx(values, rel=1e-4, abs=1e-4) for name, values in (known or {}).items()}, (
         f"The stage '{stage}' gives other numbers than its recipe version {version} did. If that is meant, raise "
         f"RECIPE_VERSIONS['{stage}'] in resalign_utils/runs/_store.py, so that every kept run is made anew, and add "
-        f"these numbers to tests/{FILE.name} under the new version: {json.dumps(found)}"
+        f"these numbers to tests/runs/{FILE.name} under the new version: {json.dumps(found)}"
     )
