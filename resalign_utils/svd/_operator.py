@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -141,7 +142,7 @@ def check_rank(k: Any, shape: tuple[int, int]) -> int:
 
 def whole_number(value: Any) -> int | None:
     """A whole number of Python, NumPy or torch as an int; None for anything else, truth values too."""
-    if isinstance(value, bool) or getattr(value, "dtype", None) is torch.bool:
+    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) is torch.bool:
         return None
     try:
         return operator.index(value)
@@ -155,7 +156,8 @@ def unit_of(largest: Tensor) -> Tensor:
     Division by them is exact, and squares then neither overflow nor underflow: those of 1e-23 are 0 in float32.
     """
     sized = torch.where(largest.isfinite() & (largest >= torch.finfo(largest.dtype).tiny), largest, 1.0)
-    return torch.ldexp(torch.ones_like(sized), torch.frexp(sized).exponent - 1)
+    powers = torch.ldexp(torch.ones_like(sized), torch.frexp(sized).exponent - 1)
+    return powers.to(sized.dtype)  # ldexp of an older torch gives the default dtype
 
 
 def numerical_rank(s: Tensor, shape: tuple[int, int], tol: float) -> Tensor:

@@ -515,10 +515,10 @@ def test_resnet18_and_time_for_a_wide_and_deep_network():
         (lambda m, x: torch.stack([x, x.relu()]), FLAT, r"\(stack\) moves dimension 0"),
         (lambda m, x: torch.stack([x, x.relu()], 1).sum(2), FLAT, r"'stack' \(stack\) may only be summed over the dim"),
         (lambda m, x: m.slopes(x).T.relu().T, FLAT, r"\(getattr\) moves dimension 0"),
-        (
+        (  # an older torch.fx does not come as far
             lambda m, x: torch.cat(m.slopes(x).chunk(2, 1)[1:], 1),
             FLAT,
-            r"\(getitem\) returns several tensors",
+            r"\(getitem\) returns several tensors|torch\.fx cannot trace Wired \(TypeError: cat\(\) received",
         ),
         (lambda m, x: x.mean(), FLAT, r"\(mean\) reduces dimension 0"),
         (lambda m, x: m.slopes(x) * m.cube[:, :1], FLAT, r"\(mul\) changes the number of dimensions\. Reshape"),

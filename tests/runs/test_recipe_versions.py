@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import nn
 
 from resalign_utils import (
@@ -124,6 +125,7 @@ def of_linearization():
     return found
 
 
+DRAWING = ("models", "training", "linearization")
 STAGES = {"data": of_data, "models": of_models, "training": of_training, "linearization": of_linearization}
 
 
@@ -133,6 +135,8 @@ def test_every_stage_has_its_numbers():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_gives_what_its_recipe_version_gave(stage):
+    if stage in DRAWING and Version(torch.__version__).release < (2, 9):
+        pytest.skip("torch before 2.9 draws other numbers for dropout and stochastic depth")
     found, version = STAGES[stage](), str(RECIPE_VERSIONS[stage])
     known = json.loads(FILE.read_text())[stage].get(version)
     assert found == {name: pytest.approx(values, rel=1e-4, abs=1e-4) for name, values in (known or {}).items()}, (
