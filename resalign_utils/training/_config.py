@@ -90,6 +90,7 @@ class History:
     ``loss`` is the mean over the epoch's batches; the accuracies are of the network in eval mode after the epoch.
     ``terminal`` says whether the epoch belongs to the terminal phase of training, which begins when the training
     error first vanishes (Papyan, Han & Donoho 2020). ``monitors`` holds, per monitor, ``[epoch, value]`` pairs.
+    Only they have an epoch 0, the untrained network: a :class:`Monitor` measures there whatever is asked for.
     """
 
     loss: list[float] = field(default_factory=list)
