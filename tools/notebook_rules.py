@@ -22,6 +22,11 @@ IMAGES = ("image/png", "image/jpeg", "image/svg+xml")
 MAX_BYTES = 2_000_000
 MAX_LINES = 25
 BADGES = "<!-- badges -->"  # book/_ext/book_assets.py puts the launch links here once an address is known
+CAPTION = "**Figure.** "  # book/_ext/book_captions.py gives the words behind it to the figure
+SIDES = re.compile(
+    r"\b(?:Left|Middle|Right)(?: and \w+)?[:,]|\((?:left|middle|right)\)|[,;] (?:left|right)[,:]"
+    r"|\b[Oo]n the (?:left|right)\b|\b[Bb]elow (?:left|right)\b|\b(?:left|middle|right)(?:-hand)? (?:panel|map|chart)\b"
+)
 HEADINGS = ("In this chapter", "Summary", "Exercises", "References")
 PLOTLY_HTML = re.compile(r"Plotly\.newPlot|plotly-graph-div|cdn\.plot\.ly")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|Users|tmp|content|private)/|[A-Z]:\\+Users\\|site-packages")
@@ -57,7 +62,8 @@ def problems(path: Path, root: Path = ROOT) -> list[str]:
     code = [(i, cell) for i, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
     found = [*_file_problems(path, root), *_state_problems(nb, code), *_template_problems(nb)]
     for i, cell in code:
-        found += [f"cell {i}: {text}" for text in (*_cell_problems(cell, root), *_figure_problems(cell))]
+        below = nb.cells[i] if i < len(nb.cells) else None
+        found += [f"cell {i}: {text}" for text in (*_cell_problems(cell, root), *_figure_problems(cell, below))]
     return found
 
 
@@ -114,19 +120,24 @@ def _figure(cell: Any) -> dict[str, Any]:
     return dict(cell.metadata.get("mystnb", {}).get("figure", {}))
 
 
-def _figure_problems(cell: Any) -> Iterator[str]:
+def _figure_problems(cell: Any, below: Any) -> Iterator[str]:
     shown = [out for out in cell.outputs if {PLOTLY, *IMAGES} & out.get("data", {}).keys()]
     if not shown:
         return
     figure, mystnb = _figure(cell), cell.metadata.get("mystnb", {})
     if len(shown) > 1:
         yield f"{len(shown)} figures in one cell, but a caption and a number belong to one"
-    if not str(figure.get("caption", "")).strip():
-        yield "a figure without metadata mystnb.figure.caption"
+    caption = below.source if below is not None and "caption" in below.metadata.get("tags", []) else ""
+    if not re.match(re.escape(CAPTION) + r"\S", caption):
+        yield f"a figure without a caption: a text cell below it with the tag caption that begins with '{CAPTION}'"
     if not re.fullmatch(r"fig-[a-z0-9-]+", str(figure.get("name", ""))):
         yield "a figure without a metadata mystnb.figure.name of the form fig-words-like-this"
     if len(str(mystnb.get("image", {}).get("alt", "")).strip()) < 10:
         yield "a figure without metadata mystnb.image.alt that says in words what it shows"
+    layout = shown[0].data.get(PLOTLY, {}).get("layout", {})
+    sides = SIDES.search(f"{caption}\n{mystnb.get('image', {}).get('alt', '')}")
+    if sides and {"xaxis2", "scene2"} & layout.keys():
+        yield f"a phone stacks panels, so name them by their titles, not by {sides[0]!r}"
     if "hide-input" not in cell.metadata.get("tags", []):
         yield "a figure's code is not folded: give the cell the tag hide-input"
 

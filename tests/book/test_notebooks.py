@@ -28,7 +28,7 @@ CLOSING = "## Summary\n\n## Exercises\n\n## References"
 FIGURE = {
     "tags": ["hide-input"],
     "mystnb": {
-        "figure": {"caption": "A line.", "name": "fig-line"},
+        "figure": {"name": "fig-line"},
         "image": {"alt": "A line that falls from one to zero"},
     },
 }
@@ -47,6 +47,7 @@ def chapter():
         new_code_cell("import resalign_utils as ra", execution_count=1, metadata={"tags": ["hide-input"]}),
         new_code_cell("print(0.98)", execution_count=2, outputs=[number]),
         new_code_cell("fig.show()", execution_count=3, outputs=[plot], metadata=FIGURE),
+        new_markdown_cell("**Figure.** A line.", metadata={"tags": ["caption"]}),
         new_markdown_cell(CLOSING),
     ]
     return new_notebook(cells=copy.deepcopy(cells))
@@ -133,6 +134,15 @@ def two_figures(nb):
     nb.cells[3].outputs *= 2
 
 
+def two_panels(caption, alt="Two lines that fall"):
+    def edit(nb):
+        nb.cells[3].outputs[0].data[PLOTLY]["layout"] = {"xaxis": {}, "xaxis2": {}}
+        nb.cells[3].metadata["mystnb"]["image"]["alt"] = alt
+        nb.cells[4].source = caption
+
+    return edit
+
+
 def same_name(nb):
     nb.cells[2].metadata.update(copy.deepcopy(FIGURE))
 
@@ -161,9 +171,12 @@ FAULTS = {
     "path": (edit_output(2, display(text__plain="/home/me/x.py")), "cell 3: an output names a path"),
     "skipped": (edit_code(2, metadata={"tags": ["nbval-skip"]}), "cell 3: nbval-skip leaves"),
     "no caption": (
-        edit_metadata(["mystnb", "figure", "caption"]),
-        "cell 4: a figure without metadata mystnb.figure",
+        lambda nb: nb.cells.pop(4),
+        "cell 4: a figure without a caption: a text cell below it with the tag caption",
     ),
+    "empty caption": (edit_text(4, "A line.", ""), "cell 4: a figure without a caption"),
+    "left panel": (two_panels("**Figure.** Left: a line."), "name them by their titles, not by 'Left:'"),
+    "right alt": (two_panels("**Figure.** A line.", "Two lines, on the right a flat one"), "not by 'on the right'"),
     "no name": (edit_metadata(["mystnb", "figure", "name"]), "mystnb.figure.name of the form"),
     "no alt": (edit_metadata(["mystnb", "image"]), "cell 4: a figure without metadata mystnb.image.alt"),
     "not folded": (edit_metadata(["tags"]), "cell 4: a figure's code is not folded"),
@@ -171,13 +184,13 @@ FAULTS = {
     "same name": (same_name, "the figure name fig-line is used twice"),
     "picture": (
         edit_output(2, display(image__png="aGk=\n")),
-        "cell 3: a figure without metadata mystnb.figure.c",
+        "cell 3: a figure without a caption",
     ),
     "no title": (edit_text(0, "# A title", "A title"), "the first cell must be Markdown"),
-    "two titles": (edit_text(4, "## Summary", "# Summary"), "more than one heading of the first level"),
+    "two titles": (edit_text(5, "## Summary", "# Summary"), "more than one heading of the first level"),
     "no badges": (edit_text(0, "<!-- badges -->", ""), "needs a line '<!-- badges -->'"),
-    "no summary": (edit_text(4, "## Summary", ""), "missing headings of the second level: Summary"),
-    "order": (edit_text(4, CLOSING, "## Exercises\n\n## Summary\n\n## References"), "in this order"),
+    "no summary": (edit_text(5, "## Summary", ""), "missing headings of the second level: Summary"),
+    "order": (edit_text(5, CLOSING, "## Exercises\n\n## Summary\n\n## References"), "in this order"),
     "bullets": (edit_text(0, "- three\n", ""), "'In this chapter' has 2 bullets, expected 3 to 5"),
     "no prerequisites": (edit_text(0, "**Prerequisites:**", "Before:"), "no line beginning with **Prereq"),
     "no time": (edit_text(0, "**Time:**", "Takes"), "no line beginning with **Time:**"),
@@ -193,9 +206,16 @@ def test_fault_is_found(found, edit, text):
     assert text in found(nb)
 
 
+@pytest.mark.parametrize("words", ["**Figure.** The frame left by V.", "**Figure.** From right to left: a law."])
+def test_left_and_right_of_other_things_are_allowed(found, words):
+    nb = chapter()
+    two_panels(words)(nb)
+    assert found(nb) == ""
+
+
 def test_a_heading_in_code_is_none(found):
     nb = chapter()
-    nb.cells[4].source += "\n\n```python\n# not a title\n```"
+    nb.cells[5].source += "\n\n```python\n# not a title\n```"
     assert found(nb) == ""
 
 

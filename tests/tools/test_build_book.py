@@ -10,6 +10,7 @@ from tools.notebook_rules import toc_files
 
 sys.path.append(str(Path(build_book.__file__).resolve().parents[1] / "book" / "_ext"))
 import book_assets
+import book_captions
 import book_docstrings
 import book_tables
 from docutils import nodes
@@ -123,3 +124,30 @@ def test_what_stands_at_a_deviation_stays_together_glued_in_or_not():
     page += [nodes.paragraph("", "0.5 ± 0.1"), glued]
     book_tables.Tables(page).run()
     assert page.astext() == "0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1\n\n0.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1"
+
+
+def figure_and_caption(words="**Figure.** A *line*.", name="fig-line"):
+    figure = {"cell_type": "code", "metadata": {"mystnb": {"figure": {"name": name}}}, "source": ["fig.show()"]}
+    caption = {"cell_type": "markdown", "metadata": {"tags": ["caption"]}, "source": [words]}
+    return {"cells": [figure, caption, {"cell_type": "markdown", "metadata": {}, "source": ["On."]}]}
+
+
+def test_a_caption_cell_becomes_the_caption_of_the_figure_above():
+    figure, on = book_captions.with_captions(figure_and_caption())["cells"]
+    assert figure["metadata"]["mystnb"]["figure"] == {"name": "fig-line", "caption": "A *line*."}
+    assert on["source"] == ["On."]
+
+
+def test_a_caption_that_is_none_is_refused():
+    with pytest.raises(
+        ValueError, match=r"Cell 2 is a caption; expected '\*\*Figure\.\*\* ' and a text, found 'A line"
+    ):
+        book_captions.with_captions(figure_and_caption("A line."))
+    alone = figure_and_caption()
+    del alone["cells"][0]
+    with pytest.raises(ValueError, match=r"Cell 1 is a caption; expected above it a cell with metadata mystnb\.figure"):
+        book_captions.with_captions(alone)
+    twice = figure_and_caption()
+    twice["cells"].insert(2, figure_and_caption()["cells"][1])
+    with pytest.raises(ValueError, match="Cell 3 is a caption"):
+        book_captions.with_captions(twice)
