@@ -2,8 +2,8 @@
 
 Data walk through the modules in this order: ``data → models → training → runs`` make a trained network,
 ``residuals → operators → svd → alignment, collapse`` measure it, ``linearization`` takes nonlinear units out of it and
-counts what is left. ``theory`` is the model in which alignment can be proved, ``sweeps`` makes many runs, ``plotting``
-draws. What the book uses is here.
+counts what is left. ``theory`` is the model in which alignment can be proved, ``sweeps`` makes many runs,
+``diagnosis`` says what to do, ``plotting`` draws. What the book uses is here.
 """
 
 from . import plotting
@@ -21,6 +21,7 @@ from .alignment import (
 )
 from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
+from .diagnosis import ProofOfConcept, proof_of_concept
 from .linearization import (
     LinearizationConfig,
     LinearizationHistory,
@@ -61,6 +62,7 @@ __all__ = [
     "Monitor",
     "NeuralCollapse",
     "NotABlock",
+    "ProofOfConcept",
     "RepVGGBlock",
     "ResNet",
     "ResNetConfig",
@@ -97,6 +99,7 @@ __all__ = [
     "plotting",
     "plus_minus",
     "post_train",
+    "proof_of_concept",
     "recorded",
     "residual_branch",
     "residual_jacobians",

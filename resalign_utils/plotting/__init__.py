@@ -7,6 +7,7 @@ A class, a condition and a depth have the same colour everywhere. Plotly is impo
 from ._colours import CLASS_COLOURS, CONDITION_COLOURS, class_colour, condition_colours, depth_colours
 from ._curves import curve_panels, curves
 from ._depth import depth_law, inverse_singular_values
+from ._differences import difference_dots
 from ._dots import condition_dots
 from ._heatmaps import coupling_grid, score_matrix
 from ._spectra import spectra
@@ -32,6 +33,7 @@ __all__ = [
     "curves",
     "depth_colours",
     "depth_law",
+    "difference_dots",
     "image_grid",
     "inverse_singular_values",
     "linearization_sweep",

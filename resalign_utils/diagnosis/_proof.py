@@ -1,0 +1,184 @@
+"""The result of a proof of concept: scores, differences, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ..data._images import value_error
+from ._candidates import FREQUENT, HALF, WITH, WITHOUT
+from ._difference import Difference, paired
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class ProofRun:
+    """One candidate under one seed.
+
+    Attributes:
+        candidate: its name.
+        seed: of the split, of the initial weights and of the order.
+        accuracy: share of the test examples labelled right.
+        balanced_accuracy: mean over the classes of that share.
+        train_accuracy: share of the training examples labelled right: below 1, it did not learn them.
+        seconds: wall time of the last fit, without the fits that chose the setting.
+        parameters: numbers learnt; None for gradient boosting, which learns trees.
+        setting: what was chosen inside of the training examples: weight decay of a network, C of logistic regression,
+            least rows in a leaf of gradient boosting.
+    """
+
+    candidate: str
+    seed: int
+    accuracy: float
+    balanced_accuracy: float
+    train_accuracy: float
+    seconds: float
+    parameters: int | None
+    setting: float
+
+
+@dataclass(frozen=True)
+class ProofOfConcept:
+    """Scores of all candidates under all seeds, and what follows from them.
+
+    Attributes:
+        name: of the data.
+        described: the data in a sentence.
+        candidates: names, from the simplest to the least simple.
+        seeds: one run of each candidate a seed.
+        runs: one a candidate and seed.
+        decided_by: ``"accuracy"``, or ``"balanced_accuracy"`` where the largest class has more than 1.5 times the
+            examples of the smallest.
+        margin: gain of the mean, as a share, below which a simpler candidate is taken.
+        overlap: test / training examples where each seed has a split of its own, 0 where the data came split.
+        frequent: name of the most frequent class.
+        notes: what a reader should know before believing it, one sentence each.
+    """
+
+    name: str
+    described: str
+    candidates: tuple[str, ...]
+    seeds: tuple[int, ...]
+    runs: tuple[ProofRun, ...]
+    decided_by: str
+    margin: float
+    overlap: float
+    frequent: str
+    notes: tuple[str, ...]
+
+    def scores(self, candidate: str) -> tuple[float, ...]:
+        """The deciding score of a candidate, one a seed.
+
+        Raises:
+            ValueError: no such candidate.
+        """
+        if candidate not in self.candidates:
+            raise value_error(f"one of {', '.join(self.candidates)}", repr(candidate), "Use one of these names.")
+        return tuple(getattr(run, self.decided_by) for run in self.runs if run.candidate == candidate)
+
+    def difference(self, better: str, other: str) -> Difference:
+        """By how much the first candidate's deciding score exceeds the second's, with its 95 % interval."""
+        return paired(better, other, self.scores(better), self.scores(other), self.overlap)
+
+    @property
+    def best(self) -> str:
+        """The candidate of the highest mean; of equal ones the simplest."""
+        return max(self.candidates, key=lambda name: float(np.mean(self.scores(name))))
+
+    @property
+    def choice(self) -> str:
+        """The candidate that is recommended, see :attr:`rule`."""
+        return self._steps()[-1]
+
+    def _steps(self) -> list[str]:
+        """The candidates that were the choice for a while, the simplest first and the choice last."""
+        steps = [self.candidates[0]]
+        for name in self.candidates[1:]:
+            gain = self.difference(name, steps[-1])
+            if gain.mean >= self.margin and gain.low > 0:
+                steps.append(name)
+        return steps
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """The three between the networks, then that of the choice to each of the others."""
+        pairs = [(WITH, WITHOUT), (HALF, WITHOUT), (WITH, HALF)]
+        pairs += [(self.choice, name) for name in self.candidates if name != self.choice]
+        shown = [pair for place, pair in enumerate(pairs) if {*pair} not in [{*earlier} for earlier in pairs[:place]]]
+        return tuple(self.difference(*pair) for pair in shown)
+
+    @property
+    def rule(self) -> str:
+        """How the recommendation is found."""
+        return (
+            "begin with the simplest candidate; go on to a less simple one only where it gains at least "
+            f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)} of {self._score}, with the whole 95 % interval "
+            f"above zero. Simplest first: {', '.join(self.candidates)}."
+        )
+
+    @property
+    def _score(self) -> str:
+        return self.decided_by.replace("_", " ")
+
+    @property
+    def recommendation(self) -> str:
+        """What to take, with the numbers that say so, and what is known of the skips."""
+        best, choice, steps = self.best, self.choice, self._steps()
+        text = f"Take {choice} ({self._score} {np.mean(self.scores(choice)):.3f})."
+        if len(steps) > 1:
+            text += f" It beats {self._called(steps[-2])} by {self.difference(choice, steps[-2])}."
+        else:
+            text = (
+                f"Take no model yet: nothing is shown to beat {self._called(choice)} ({self._score} "
+                f"{np.mean(self.scores(choice)):.3f}). The examples are too few, or do not tell the classes."
+            )
+        if best != choice:
+            gain = self.difference(best, choice)
+            why = (
+                ", less than the margin" if gain.mean < self.margin else ", but it is not shown to beat what is simpler"
+            )
+            why = "" if gain.covers_zero else why
+            text += f" The highest mean has {self._called(best)}, which exceeds {self._called(choice)} by {gain}{why}."
+        skips = self.difference(WITH, WITHOUT)
+        verdict = "no difference is shown" if skips.covers_zero else "they help here" if skips.mean > 0 else "they harm"
+        return f"{text} Skips, with minus without: {skips}; {verdict}."
+
+    def _called(self, name: str) -> str:
+        return f"always saying {self.frequent!r}" if name == FREQUENT else name
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a candidate and seed, with the fields of :class:`ProofRun` as columns."""
+        return pd.DataFrame([asdict(run) for run in self.runs])
+
+    def table(self) -> pd.DataFrame:
+        """One row a candidate: means over the seeds, and the standard deviation (ddof = 1) of the deciding score."""
+        frame = self.to_frame().drop(columns=["seed", "setting"]).astype({"parameters": float})
+        groups = frame.groupby("candidate", sort=False)
+        means = groups.mean().loc[[*self.candidates]]
+        means.insert(2, "sd", groups[self.decided_by].std())
+        return means
+
+    def summary(self) -> str:
+        """All of it as text: scores, cost, differences, recommendation, rule and notes."""
+        formats = {name: "{:.3f}".format for name in ("accuracy", "balanced_accuracy", "sd", "train_accuracy")}
+        formats |= {"seconds": "{:.2f}".format, "parameters": "{:,.0f}".format}
+        over = "initialisation, order and split" if self.overlap else "initialisation and order, on the one split given"
+        lines = [self.described, "", self.table().rename_axis(None).to_string(formatters=formats, na_rep="–"), ""]
+        lines.append(f"Differences of {self._score} over {len(self.seeds)} paired seeds ({over}):")
+        lines += [f"  {each.better} − {each.other}: {each}" for each in self.differences]
+        lines += ["", f"Recommendation. {self.recommendation}", f"Rule: {self.rule}"]
+        lines += [f"Note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def figure(self) -> go.Figure:
+        """The differences as dots with their intervals, from ``plotting.difference_dots``."""
+        from ..plotting import difference_dots
+
+        rows = {f"{d.better} − {d.other}": (d.per_seed, d.mean, d.low, d.high) for d in self.differences}
+        scaled = {name: (100 * np.array(seeds), 100 * m, 100 * a, 100 * b) for name, (seeds, m, a, b) in rows.items()}
+        return difference_dots(scaled, x_label=f"difference of {self._score}, points")
