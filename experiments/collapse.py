@@ -95,9 +95,10 @@ def spectra(run: ra.Run) -> Row:
     x, _ = run.data.sample(per_class(run))
     report = ra.measure_alignment(run.model, x)
     last = pooled(ra.trace(run.model, run.data.train_x).states[-1])
-    means = torch.stack([last[run.data.train_y == label].mean(0) for label in range(report.num_classes)])
+    classes = run.data.num_classes
+    means = torch.stack([last[run.data.train_y == label].mean(0) for label in range(classes)])
     values = torch.linalg.svdvals(means - means.mean(0))
-    jacobians = report.singular_values[..., : report.num_classes + 2]
+    jacobians = report.singular_values[..., : classes + 2]
     return {"means": rounded(values / values[0]), "jacobians": rounded((jacobians / jacobians[..., :1]).mean((0, 1)))}
 
 

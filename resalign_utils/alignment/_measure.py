@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arithmetic import exact_arithmetic, or_one, ratio
-from ..residuals import Residual, Trace, trace
+from ..residuals import BlockTable, ModelInputs, Residual, Tokens, Trace, at_tokens, inputs_of, trace
 from ..svd import Method, SVDOptions, check_rank, whole_number
 from ._report import AlignmentReport
 from ._scores import (
@@ -33,11 +34,14 @@ DEAD = 1e-3  # of the median over blocks: a σ_1 below it
 @torch.no_grad()
 def measure_alignment(
     model: nn.Module,
-    x: Tensor,
+    x: ModelInputs,
     *,
     k: int | None = None,
     rank: int | None = None,
     num_classes: int | None = None,
+    tokens: Tokens | None = None,
+    blocks: BlockTable | Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
     method: Method = "auto",
     tol: float = 1e-4,
     seed: int = 0,
@@ -45,12 +49,19 @@ def measure_alignment(
     """Measure Residual Alignment of a network at n inputs, each at its own true states.
 
     Args:
-        model: a network in eval mode with residual blocks that :func:`residual_branch` knows.
-        x: inputs (n, ...), for images (n, c, h, w); ``ImageData.sample()`` gives ten test images of each class.
-        k: number of singular vectors compared; min(C, 10) if not given, or fewer if a block has fewer.
+        model: a network in eval mode; its blocks are found, see :func:`find_blocks`.
+        x: inputs (n, ...), for images (n, c, h, w), or a tuple or dictionary of arguments; ``ImageData.sample()`` gives
+            ten test images of each class.
+        k: number of singular vectors compared; min(C, 10) if not given, 10 without classes, or fewer if a block has
+            fewer.
         rank: number of singular values computed, at least k. If not given, C + 5 for up to 20 classes, so that RA3's
             σ_{C+1} is among them, else k.
-        num_classes: C; the length of the logits if not given.
+        num_classes: C; the length of the logits (n, C) if not given. Without classes, RA3's scores are NaN.
+        tokens: of a transformer, whose states are (n, T, D): the positions t at which a block's output is
+            differentiated by its input at t, as in Aubry et al. (2025): numbers, "last", "all", or "auto", the last of
+            text and else four. Each is a row of the report. If not given, states are taken whole.
+        blocks: names of the blocks that are measured, or a table of them, as in :func:`trace`.
+        exclude: names of blocks to leave out.
         method: how the singular vectors are computed, see :func:`jacobian_svd`; for each block the cheaper way.
         tol: residual, relative to σ_1, at which the Krylov method stops; and, with every method, the share of σ_1 up
             to which a singular value counts as zero and its vectors as noise (``rank``).
@@ -63,8 +74,8 @@ def measure_alignment(
         RuntimeWarning: singular triplets have not converged.
 
     Raises:
-        ValueError: what :func:`trace` refuses; a block whose derivative cannot be proved; k, rank or num_classes out of
-            range, or no whole number; no class count.
+        ValueError: what :func:`trace` refuses; a block whose derivative cannot be proved; k, rank, num_classes or
+            tokens out of range, or no whole number; tokens of states that are no sequences.
 
     Example:
         Three blocks with one linear branch have the same singular vectors:
@@ -79,22 +90,33 @@ def measure_alignment(
         >>> round(report.summary()["alignment"], 4)
         1.0
     """
-    path = trace(model, x)
+    path = trace(model, x, blocks=blocks, exclude=exclude)
+    positions = torch.empty(0, dtype=torch.long)
+    if tokens is not None:
+        path, positions = at_tokens(path, tokens, text=not inputs_of(x).data.is_floating_point())
     classes = _classes_of(path) if num_classes is None else _checked_classes(num_classes)
+    return measure_path(path, k, rank, classes, SVDOptions(method, tol, seed), positions)
+
+
+def measure_path(
+    path: Trace, k: int | None, rank: int | None, classes: int | None, options: SVDOptions, positions: Tensor
+) -> AlignmentReport:
+    """The report of a trace, see :func:`measure_alignment`; ``positions`` (n,) are of tokens, if any."""
     side = min(smallest_shape(path.residuals))
-    k = min(classes, 10, side) if k is None else check_rank(k, (side, side))
+    k = min(classes or 10, 10, side) if k is None else check_rank(k, (side, side))
     rank = _default_rank(k, classes, side) if rank is None else _checked_rank(rank, k, side)
-    options = SVDOptions(method, tol, seed)
     parts = [_measure_jacobians(part, k, rank, options, first) for first, part in split(path.residuals, rank, options)]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     sigma, comparable = tensors["singular_values"], comparable_blocks(path.residuals)
-    pairs = comparable & ~torch.eye(len(path.residuals), dtype=torch.bool, device=x.device)
+    pairs = comparable & ~torch.eye(len(path.residuals), dtype=torch.bool, device=sigma.device)
     line_shape, cv, still = trajectory_scores(path.residuals)
     energy, error = tensors.pop("stable_rank"), tensors.pop("stable_rank_error")
     unknown = torch.full_like(energy, math.nan)
-    sides = torch.tensor([min(r.input[0].numel(), r.output[0].numel()) for r in path.residuals], device=x.device)
-    known = (sides <= rank) | (classes <= rank)  # (L,): whether all that there are of σ_1..σ_C were computed
-    relative = sigma[..., : min(classes, rank)] / or_one(sigma[..., :1])
+    sides = torch.tensor([min(r.input[0].numel(), r.output[0].numel()) for r in path.residuals], device=sigma.device)
+    known = torch.zeros_like(sides, dtype=torch.bool)
+    if classes is not None:  # (L,): whether all that there are of σ_1..σ_C were computed
+        known = (sides <= rank) | (classes <= rank)
+    relative = sigma[..., : min(classes or rank, rank)] / or_one(sigma[..., :1])
     share = torch.where(known, ratio(relative.square().sum(-1), energy).clamp(max=1), math.nan)
     top = sigma[..., 0]
     return AlignmentReport(
@@ -102,7 +124,7 @@ def measure_alignment(
         step_cv=cv,
         rank_energy=share,
         rank_energy_error=share * ratio(error, energy),
-        rank_drop=ratio(sigma[..., classes], top) if classes < rank else unknown,
+        rank_drop=ratio(sigma[..., classes], top) if classes is not None and classes < rank else unknown,
         alignment=mean_over(tensors["coupling"], pairs),
         dead=top <= DEAD * top.quantile(0.5, 1, keepdim=True),
         still=still,
@@ -111,6 +133,7 @@ def measure_alignment(
         k=k,
         block_names=tuple(r.name for r in path.residuals),
         missing=_missing(classes, rank, side, bool(known.all())),
+        tokens=tuple(positions.tolist()),
         **tensors,
     )
 
@@ -173,8 +196,11 @@ def _measure_jacobians(
     }
 
 
-def _missing(classes: int, rank: int, side: int, known: bool) -> dict[str, str]:
+def _missing(classes: int | None, rank: int, side: int, known: bool) -> dict[str, str]:
     """Why a score of RA3 is NaN; ``known`` says whether σ_1..σ_C are, as far as there are so many."""
+    if classes is None:
+        said = "The output is no logits (n, C): there is no number of classes. Give num_classes= if there is one."
+        return {"rank_drop": said, "rank_energy": said}
     if classes < rank:
         return {}
     if rank == side:
@@ -190,8 +216,8 @@ def _missing(classes: int, rank: int, side: int, known: bool) -> dict[str, str]:
     return {"rank_drop": said} if classes == rank else {"rank_drop": said, "rank_energy": said}
 
 
-def _default_rank(k: int, classes: int, side: int) -> int:
-    return min(side, max(k, classes + 5)) if classes <= FEW_CLASSES else k
+def _default_rank(k: int, classes: int | None, side: int) -> int:
+    return min(side, max(k, classes + 5)) if classes is not None and classes <= FEW_CLASSES else k
 
 
 def _checked_rank(given: Any, k: int, side: int) -> int:
@@ -210,10 +236,5 @@ def _checked_classes(given: Any) -> int:
     return classes
 
 
-def _classes_of(path: Trace) -> int:
-    if not isinstance(path.logits, Tensor) or path.logits.dim() != 2:
-        came = f"shape {tuple(path.logits.shape)}" if isinstance(path.logits, Tensor) else type(path.logits).__name__
-        raise ValueError(
-            f"Cannot read the number of classes off the output, {came}; expected logits (n, C). Give num_classes=."
-        )
-    return path.logits.shape[1]
+def _classes_of(path: Trace) -> int | None:
+    return path.logits.shape[1] if path.logits.dim() == 2 else None

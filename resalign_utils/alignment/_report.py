@@ -56,10 +56,14 @@ class AlignmentReport:
         still: (n, L) the block's step has length zero; it has no direction and is left out of line_shape_score.
         residuals: (n, L, r) of the singular triplets, relative to σ_1, see ``TruncatedSVD``.
         comparable: (L, L) the two blocks map between the same shapes. A score of an incomparable pair is NaN.
-        num_classes: C.
+        misalignment: (n, L, L) Aubry et al.'s m_K (2025), ``‖ |U_jᵀ J_i V_j| − S_i ‖_F / ‖S_i‖_F``, |·| entry by entry;
+            0 iff the frames agree vector by vector up to signs.
+        num_classes: C, None if the output is no logits.
         k: number of singular vectors in the couplings.
         block_names: names of the L blocks.
         missing: for a score that is NaN everywhere, why, and how to get it.
+        tokens: the position (n,) of each row where tokens were measured: row i·p + j is the j-th token of input i;
+            empty where states were taken whole.
     """
 
     line_shape_score: Tensor
@@ -69,6 +73,7 @@ class AlignmentReport:
     coupling: Tensor
     coupling_ordered: Tensor
     coupling_mixed: Tensor
+    misalignment: Tensor
     left_right: Tensor
     rank_energy: Tensor
     rank_energy_error: Tensor
@@ -79,10 +84,11 @@ class AlignmentReport:
     still: Tensor
     residuals: Tensor
     comparable: Tensor
-    num_classes: int
+    num_classes: int | None
     k: int
     block_names: tuple[str, ...]
     missing: Mapping[str, str]
+    tokens: tuple[int, ...] = ()
 
     @property
     def depth_fit(self) -> DepthFit:
@@ -151,6 +157,9 @@ class AlignmentReport:
                 "top_singular_value": self.singular_values[..., 0].flatten().cpu().numpy(),
             }
         )
+        if self.tokens:
+            frame["input"] //= len(set(self.tokens))
+            frame.insert(1, "token", [token for token in self.tokens for _ in range(blocks)])
         for name in ("rank_energy", "rank_drop", "affine_share", "dead", "still"):
             frame[name] = getattr(self, name).flatten().cpu().numpy()
         frame["left_right"] = self.left_right[..., 0].flatten().cpu().numpy()

@@ -88,9 +88,9 @@ def frames_of(svds: Sequence[BlockSVD], k: int, tol: float) -> Frames:
 def couplings(
     residuals: Sequence[Residual], operators: Sequence[OperatorBatch], svds: Sequence[BlockSVD], k: int, tol: float
 ) -> dict[str, Tensor]:
-    """The three scores (n, L, L) of every block's Jacobian in the frames of every other."""
+    """The four scores (n, L, L) of every block's Jacobian in the frames of every other."""
     n, blocks = len(svds[0].S), len(svds)
-    names = ("coupling", "coupling_ordered", "coupling_mixed")
+    names = ("coupling", "coupling_ordered", "coupling_mixed", "misalignment")
     scores = {name: svds[0].S.new_full((n, blocks, blocks), math.nan) for name in names}
     comparable, frames, framed = comparable_blocks(residuals), None, list[int]()
     for i, (residual, operator, svd) in enumerate(zip(residuals, operators, svds, strict=True)):
@@ -101,9 +101,11 @@ def couplings(
         inside = in_frames(operator, frames)  # (n, J, k, k) = U_jᵀ J_i V_j
         scores["coupling"][:, i, others] = ratio(_trace(inside), sigma[:, None])
         unit = unit_of(svd.S[:, :1])
-        off = ((inside - torch.diag_embed(diagonal)[:, None]).flatten(2) / unit[..., None]).norm(dim=-1)
+        target = torch.diag_embed(diagonal)[:, None]
+        off, unsigned = (((a - target).flatten(2) / unit[..., None]).norm(dim=-1) for a in (inside, inside.abs()))
         size = (diagonal / unit).norm(dim=-1, keepdim=True)
         scores["coupling_ordered"][:, i, others] = torch.where(size > 0, 1 - ratio(off, size), 0.0)
+        scores["misalignment"][:, i, others] = torch.where(size > 0, ratio(unsigned, size), 1.0)
         if residual.input.shape == residual.output.shape:
             mixed = in_frames(operator, frames, mixed=True)
             scores["coupling_mixed"][:, i, others] = ratio(_trace(mixed), sigma[:, None])

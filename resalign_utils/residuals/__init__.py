@@ -11,7 +11,9 @@ trace (``_replay``): shortcut plus branch, through the outer activation, must gi
 
 from ..operators import Branch, branch_rows
 from ._checks import check_eval_mode
+from ._inputs import ModelInputs, inputs_of
 from ._registry import Parts, gated, is_residual_block, residual_branch
+from ._tokens import Tokens, are_sequences, at_tokens
 from ._trace import Residual, Trace, find_blocks, trace, trace_states
 from .finder import Block, BlockTable, NotABlock
 
@@ -19,14 +21,19 @@ __all__ = [
     "Block",
     "BlockTable",
     "Branch",
+    "ModelInputs",
     "NotABlock",
     "Parts",
     "Residual",
+    "Tokens",
     "Trace",
+    "are_sequences",
+    "at_tokens",
     "branch_rows",
     "check_eval_mode",
     "find_blocks",
     "gated",
+    "inputs_of",
     "is_residual_block",
     "residual_branch",
     "trace",

@@ -758,11 +758,13 @@ def test_start_of_the_fit_is_checked():
         report.fit_depth(7)
 
 
-def test_output_without_classes_needs_a_number():
+def test_output_without_classes_has_no_scores_of_them():
     model = chain(affine(orthogonal(DIM, 1)), affine(orthogonal(DIM, 2)))
     model.head = nn.Unflatten(1, (3, 4))
-    with pytest.raises(ValueError, match=r"shape \(4, 3, 4\); expected logits \(n, C\)\. Give num_classes="):
-        ra.measure_alignment(model, inputs())
+    report = ra.measure_alignment(model, inputs())
+    assert (report.num_classes, report.k) == (None, 10)
+    assert report.rank_energy.isnan().all()
+    assert "no number of classes. Give num_classes=" in report.missing["rank_energy"]
     assert ra.measure_alignment(model, inputs(), num_classes=4).num_classes == 4
 
 

@@ -1,0 +1,115 @@
+"""Blocks of a transformer seen token by token: what a block does at one position by what it is given there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..operators import Branch, branch_rows
+from ._trace import Residual, Trace
+
+Tokens = int | Sequence[int] | Literal["last", "all", "auto"]
+
+_FEW = 4  # positions that "auto" takes of a sequence that is no text
+
+
+@dataclass(frozen=True)
+class TokenBranch:
+    """``h_t (r, D) → F(h_1, …, h_t, …, h_T)_t (r, D)``, with the other tokens of each row's input held.
+
+    Attributes:
+        branch: F of the whole sequence, bound to the r rows.
+        sequences: the true states (r, T, D).
+        positions: t of each row (r,).
+    """
+
+    branch: Branch
+    sequences: Tensor
+    positions: Tensor
+
+    def __call__(self, h: Tensor) -> Tensor:
+        if len(h) != len(self.positions):
+            raise ValueError(f"This branch is bound to {len(self.positions)} tokens; it was called with {len(h)}.")
+        place = self.positions[:, None, None].expand(-1, 1, h.shape[-1])
+        whole = self.branch(self.sequences.to(h.dtype).scatter(1, place, h[:, None]))
+        place = self.positions[:, None, None].expand(-1, 1, whole.shape[-1])
+        return whole.gather(1, place)[:, 0]
+
+    def rows(self, index: Tensor) -> TokenBranch:
+        """The same at some of its rows."""
+        return TokenBranch(branch_rows(self.branch, index), self.sequences[index], self.positions[index])
+
+
+def at_tokens(path: Trace, tokens: Tokens, *, text: bool = False) -> tuple[Trace, Tensor]:
+    """A trace of sequences as one of tokens: row i·p + j is token ``positions[j]`` of input i.
+
+    The Jacobian of a block is then that of its output at t by its input at t, as in Aubry et al. (2025), who take the
+    last token; how tokens act on each other is left out.
+
+    Args:
+        path: a trace whose states are sequences (n, T, D).
+        tokens: positions, negative ones from the end; "last"; "all"; "auto": the last one of text, which has seen all
+            others, else four from first to last. First tokens of language models often act as sinks of attention with
+            states of another size: leave them out by naming the others.
+        text: whether the inputs are token numbers.
+
+    Returns:
+        The trace, with states (n·p, D), and the position (n·p,) of each row.
+
+    Raises:
+        ValueError: a state is no sequence, states differ in length, or a position is outside of them.
+    """
+    lengths = {state.shape[1] if state.dim() == 3 else None for state in path.states}
+    lengths |= {r.input.shape[1] if r.input.dim() == 3 else None for r in path.residuals}
+    (length,) = lengths if len(lengths) == 1 else (None,)
+    if length is None:
+        shapes = ", ".join(sorted({str(tuple(state.shape[1:])) for state in path.states}))
+        raise ValueError(
+            f"Tokens need states (n, T, D) of one length T; got {shapes}. Choose blocks of one length, or measure "
+            "whole states with tokens=None."
+        )
+    chosen = _positions(tokens, length, text)
+    n, p = len(path.states[0]), len(chosen)
+    device = path.states[0].device
+    index = torch.arange(n, device=device).repeat_interleave(p)
+    positions = torch.tensor(chosen, device=device).repeat(n)
+    residuals = [_residual(residual, index, positions) for residual in path.residuals]
+    states = [state[index, positions] for state in path.states]
+    return Trace(states, residuals, path.logits), positions
+
+
+def _residual(residual: Residual, index: Tensor, positions: Tensor) -> Residual:
+    branch = TokenBranch(branch_rows(residual.branch, index), residual.input[index], positions)
+    return replace(
+        residual,
+        branch=branch,
+        input=residual.input[index, positions],
+        output=residual.output[index, positions],
+        step=None if residual.step is None else residual.step[index, positions],
+    )
+
+
+def _positions(tokens: Tokens, length: int, text: bool) -> list[int]:
+    if tokens == "auto":
+        tokens = "last" if text else sorted({round(i * (length - 1) / (_FEW - 1)) for i in range(_FEW)})
+    if tokens == "last":
+        tokens = -1
+    if tokens == "all":
+        tokens = range(length)
+    if isinstance(tokens, str):
+        raise ValueError(f"tokens must be positions, 'last', 'all', or 'auto'; got {tokens!r}.")
+    given = [tokens] if isinstance(tokens, int) else list(tokens)
+    outside = [t for t in given if not -length <= t < length]
+    if outside or not given:
+        raise ValueError(f"tokens must lie in {-length}..{length - 1}, for {length} tokens; got {outside or given}.")
+    return [t % length for t in given]
+
+
+def are_sequences(path: Trace) -> bool:
+    """Whether all states are sequences (n, T, D) of one length."""
+    shapes = [state.shape for state in path.states] + [r.input.shape for r in path.residuals]
+    return all(len(shape) == 3 for shape in shapes) and len({shape[1] for shape in shapes}) == 1
