@@ -21,7 +21,7 @@ from .alignment import (
 )
 from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
-from .diagnosis import ProofOfConcept, proof_of_concept
+from .diagnosis import Diagnosis, ProofOfConcept, TrainingRecipe, Verdict, diagnose, proof_of_concept
 from .linearization import (
     LinearizationConfig,
     LinearizationHistory,
@@ -52,6 +52,7 @@ __all__ = [
     "DataConfig",
     "DepthFit",
     "DepthLaws",
+    "Diagnosis",
     "History",
     "ImageData",
     "JacobianBatch",
@@ -72,8 +73,10 @@ __all__ = [
     "RunConfig",
     "Trace",
     "TrainConfig",
+    "TrainingRecipe",
     "TruncatedSVD",
     "UnconstrainedJacobians",
+    "Verdict",
     "accuracy",
     "average_path_length",
     "build_model",
@@ -83,6 +86,7 @@ __all__ = [
     "dense_jacobians",
     "dense_svd",
     "depth_laws",
+    "diagnose",
     "find_blocks",
     "fit_unconstrained_jacobians",
     "fold",

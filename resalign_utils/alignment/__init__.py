@@ -4,9 +4,9 @@ Sources: Li & Papyan 2023 (arXiv:2401.09018) for RA1–RA4; Gai & Zhang 2021 (ar
 score. The scores' exact definitions, bounds and null values are in the docstring of :class:`AlignmentReport`.
 """
 
-from ._measure import coupling_matrices, measure_alignment
+from ._measure import coupling_matrices, measure_alignment, measure_path
 from ._report import AlignmentReport, DepthFit, compare, plus_minus
-from ._scores import line_shape_score
+from ._scores import line_shape_score, trajectory_scores
 from ._svd import BlockSVD, jacobian_svd, residual_jacobians
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "jacobian_svd",
     "line_shape_score",
     "measure_alignment",
+    "measure_path",
     "plus_minus",
     "residual_jacobians",
+    "trajectory_scores",
 ]

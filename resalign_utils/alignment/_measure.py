@@ -59,7 +59,7 @@ def measure_alignment(
         num_classes: C; the length of the logits (n, C) if not given. Without classes, RA3's scores are NaN.
         tokens: of a transformer, whose states are (n, T, D): the positions t at which a block's output is
             differentiated by its input at t, as in Aubry et al. (2025): numbers, "last", "all", or "auto", the last of
-            text and else four. Each is a row of the report. If not given, states are taken whole.
+            text and else another one of each input. Each is a row of the report. If not given, states are taken whole.
         blocks: names of the blocks that are measured, or a table of them, as in :func:`trace`.
         exclude: names of blocks to leave out.
         method: how the singular vectors are computed, see :func:`jacobian_svd`; for each block the cheaper way.
@@ -98,6 +98,7 @@ def measure_alignment(
     return measure_path(path, k, rank, classes, SVDOptions(method, tol, seed), positions)
 
 
+@torch.no_grad()
 def measure_path(
     path: Trace, k: int | None, rank: int | None, classes: int | None, options: SVDOptions, positions: Tensor
 ) -> AlignmentReport:
@@ -134,6 +135,7 @@ def measure_path(
         block_names=tuple(r.name for r in path.residuals),
         missing=_missing(classes, rank, side, bool(known.all())),
         tokens=tuple(positions.tolist()),
+        tokens_per_input=max(1, len(positions) // len(path.logits)),
         **tensors,
     )
 

@@ -64,6 +64,7 @@ class AlignmentReport:
         missing: for a score that is NaN everywhere, why, and how to get it.
         tokens: the position (n,) of each row where tokens were measured: row i·p + j is the j-th token of input i;
             empty where states were taken whole.
+        tokens_per_input: p.
     """
 
     line_shape_score: Tensor
@@ -89,6 +90,7 @@ class AlignmentReport:
     block_names: tuple[str, ...]
     missing: Mapping[str, str]
     tokens: tuple[int, ...] = ()
+    tokens_per_input: int = 1
 
     @property
     def depth_fit(self) -> DepthFit:
@@ -158,7 +160,7 @@ class AlignmentReport:
             }
         )
         if self.tokens:
-            frame["input"] //= len(set(self.tokens))
+            frame["input"] //= self.tokens_per_input
             frame.insert(1, "token", [token for token in self.tokens for _ in range(blocks)])
         for name in ("rank_energy", "rank_drop", "affine_share", "dead", "still"):
             frame[name] = getattr(self, name).flatten().cpu().numpy()

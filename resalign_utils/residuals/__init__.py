@@ -11,7 +11,8 @@ trace (``_replay``): shortcut plus branch, through the outer activation, must gi
 
 from ..operators import Branch, branch_rows
 from ._checks import check_eval_mode
-from ._inputs import ModelInputs, inputs_of
+from ._cut import outputs_with_scaled_block
+from ._inputs import Inputs, ModelInputs, inputs_of
 from ._registry import Parts, gated, is_residual_block, residual_branch
 from ._tokens import Tokens, are_sequences, at_tokens
 from ._trace import Residual, Trace, find_blocks, trace, trace_states
@@ -21,6 +22,7 @@ __all__ = [
     "Block",
     "BlockTable",
     "Branch",
+    "Inputs",
     "ModelInputs",
     "NotABlock",
     "Parts",
@@ -35,6 +37,7 @@ __all__ = [
     "gated",
     "inputs_of",
     "is_residual_block",
+    "outputs_with_scaled_block",
     "residual_branch",
     "trace",
     "trace_states",

@@ -33,6 +33,7 @@ class Blocks:
     Attributes:
         calls: of the blocks at the inputs, in order.
         logits: the model's output there (n, C).
+        finder: of the sums, None if there are registered blocks alone.
         others: what else adds or joins; known if ``finder`` is there.
         problem: why the model cannot be followed operation by operation, "" if it can.
 
@@ -49,38 +50,39 @@ class Blocks:
         *,
         look: bool = False,
     ) -> None:
-        self._model, self._finder, self.problem = model, None, ""
+        self._model, self.problem = model, ""
+        self.finder: Finder | None = None
         self._kept: list[str] | None = None
         names = None if wanted is None else wanted.names if isinstance(wanted, BlockTable) else list(wanted)
         with _OtherSums(model) as sums:
             calls, logits = watched(model, inputs)
         if look or sums.seen or not calls or names is not None:
             try:
-                self._finder = Finder(model, inputs, names or ())
+                self.finder = Finder(model, inputs, names or ())
             except ValueError as error:
                 self.problem = str(error)
-        if self._finder is not None and self._finder.found:
-            self._finder.check(inputs)
-            calls, logits = self._finder.run(inputs)
+        if self.finder is not None and self.finder.found:
+            self.finder.check(inputs)
+            calls, logits = self.finder.run(inputs)
         self.calls, self.logits = _named(calls), logits
         self._choose(names, exclude)
 
     @property
     def others(self) -> list[NotABlock]:
         """What else adds or joins."""
-        if self._finder is None:
+        if self.finder is None:
             return []
-        return [NotABlock(name, other.kind, other.reason) for name, other in self._finder.others]
+        return [NotABlock(name, other.kind, other.reason) for name, other in self.finder.others]
 
     def run(self, inputs: Inputs) -> tuple[list[Call], Tensor]:
         """The calls of the blocks at other inputs, and the model's output there."""
-        found = self._finder is not None and bool(self._finder.found)
-        calls, logits = self._finder.run(inputs) if self._finder and found else watched(self._model, inputs)
+        found = self.finder is not None and bool(self.finder.found)
+        calls, logits = self.finder.run(inputs) if self.finder and found else watched(self._model, inputs)
         return [call for call in _named(calls) if self._kept is None or call.name in self._kept], logits
 
     def table(self) -> BlockTable:
         """The blocks for a reader."""
-        rows = [_row(index, call, self._finder) for index, call in enumerate(self.calls, start=1)]
+        rows = [_row(index, call, self.finder) for index, call in enumerate(self.calls, start=1)]
         return BlockTable(rows, self.others, self.problem if rows else self.why_none())
 
     def why_none(self) -> str:

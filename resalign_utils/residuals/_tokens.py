@@ -14,8 +14,6 @@ from ._trace import Residual, Trace
 
 Tokens = int | Sequence[int] | Literal["last", "all", "auto"]
 
-_FEW = 4  # positions that "auto" takes of a sequence that is no text
-
 
 @dataclass(frozen=True)
 class TokenBranch:
@@ -45,7 +43,7 @@ class TokenBranch:
 
 
 def at_tokens(path: Trace, tokens: Tokens, *, text: bool = False) -> tuple[Trace, Tensor]:
-    """A trace of sequences as one of tokens: row i·p + j is token ``positions[j]`` of input i.
+    """A trace of sequences as one of tokens: row i·p + j is the j-th token of input i.
 
     The Jacobian of a block is then that of its output at t by its input at t, as in Aubry et al. (2025), who take the
     last token; how tokens act on each other is left out.
@@ -53,8 +51,9 @@ def at_tokens(path: Trace, tokens: Tokens, *, text: bool = False) -> tuple[Trace
     Args:
         path: a trace whose states are sequences (n, T, D).
         tokens: positions, negative ones from the end; "last"; "all"; "auto": the last one of text, which has seen all
-            others, else four from first to last. First tokens of language models often act as sinks of attention with
-            states of another size: leave them out by naming the others.
+            others, else one an input, from the first token of the first input to the last token of the last. First
+            tokens of language models often act as sinks of attention with states of another size: leave them out by
+            naming the others.
         text: whether the inputs are token numbers.
 
     Returns:
@@ -72,11 +71,12 @@ def at_tokens(path: Trace, tokens: Tokens, *, text: bool = False) -> tuple[Trace
             f"Tokens need states (n, T, D) of one length T; got {shapes}. Choose blocks of one length, or measure "
             "whole states with tokens=None."
         )
-    chosen = _positions(tokens, length, text)
-    n, p = len(path.states[0]), len(chosen)
-    device = path.states[0].device
-    index = torch.arange(n, device=device).repeat_interleave(p)
-    positions = torch.tensor(chosen, device=device).repeat(n)
+    n, device = len(path.states[0]), path.states[0].device
+    if tokens == "auto" and not text:
+        positions = torch.linspace(0, length - 1, n, device=device).round().long()
+    else:
+        positions = torch.tensor(_positions(tokens, length), device=device).repeat(n)
+    index = torch.arange(n, device=device).repeat_interleave(len(positions) // n)
     residuals = [_residual(residual, index, positions) for residual in path.residuals]
     states = [state[index, positions] for state in path.states]
     return Trace(states, residuals, path.logits), positions
@@ -93,10 +93,8 @@ def _residual(residual: Residual, index: Tensor, positions: Tensor) -> Residual:
     )
 
 
-def _positions(tokens: Tokens, length: int, text: bool) -> list[int]:
-    if tokens == "auto":
-        tokens = "last" if text else sorted({round(i * (length - 1) / (_FEW - 1)) for i in range(_FEW)})
-    if tokens == "last":
+def _positions(tokens: Tokens, length: int) -> list[int]:
+    if tokens in ("last", "auto"):
         tokens = -1
     if tokens == "all":
         tokens = range(length)

@@ -155,7 +155,7 @@ def trace(
     """
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
-    with _measuring(model, inputs):
+    with measuring(model, inputs):
         found = _found(model, inputs, blocks, exclude)
         calls, logits = found.calls, found.logits
         check_rows(model, inputs, found.run, calls, logits)
@@ -172,7 +172,7 @@ def trace_states(model: nn.Module, x: ModelInputs) -> tuple[list[Tensor], Tensor
     """The states h_0..h_L (n, *) and the logits (n, C) of a :func:`trace` alone: nothing is replayed."""
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
-    with _measuring(model, inputs):
+    with measuring(model, inputs):
         found = _found(model, inputs)
     return [found.calls[0].input, *(call.output for call in found.calls)], found.logits
 
@@ -218,12 +218,13 @@ def find_blocks(
     """
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
-    with _measuring(model, inputs):
+    with measuring(model, inputs):
         return Blocks(model, inputs, blocks, exclude, look=True).table()
 
 
 @contextmanager
-def _measuring(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+def measuring(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """Full precision, no gradients, uncompiled, and the model as it was afterwards."""
     eager, device = eagerly(model) or nullcontext, inputs.data.device
     with torch.inference_mode(False), torch.no_grad(), exact_arithmetic(device), eager(), as_it_was(model):
         yield

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ...precision import in_double
 from .._bound import Arguments
 from .._checks import check_state
-from .._inputs import Inputs, tensors_of
+from .._inputs import Inputs, logits_of, tensors_of
 from .._registry import is_residual_block
 from .._watch import Call, watched
-from ._blocks import FoundBlock, to_rows
+from ._blocks import FoundBlock, from_rows, to_rows
 from ._operations import chooses, name_of
 from ._outer import with_outer
 from ._program import Program
@@ -104,6 +104,16 @@ class Finder:
                         "@resalign_utils.residual_branch.register."
                     )
 
+    def output_from(self, block: FoundBlock, z: Tensor, inputs: Inputs) -> Tensor:
+        """The model's first output where a sum gives z (n, *out) in place of its own, and all else follows."""
+        program, number = self.program, block.sum.z
+        (output,) = [n for n in program.outputs if n is not None][:1]
+        places, lacking = program.plan([number], [output])
+        live = [n for n in lacking if n in program.live]
+        given = program.evaluate(inputs.tensors, live) | program.constants(lacking, len(inputs), z.dtype)
+        given[number] = from_rows(program, number, z)
+        return program.run(places, given, len(inputs), [output])[output]
+
     def words_of(self, block: FoundBlock) -> tuple[str, str]:
         """How the skip depends on the state, and the name of the last operation of σ, "" for none."""
         found = block.sum
@@ -116,7 +126,7 @@ class Finder:
 
     def _both(self, inputs: Inputs) -> tuple[list[Tensor], list[Tensor]]:
         """The program's outputs and the model's."""
-        own = tensors_of(inputs.call(self._model))
+        own = _tensors(inputs.call(self._model))
         live = [i for i, number in enumerate(self.program.outputs) if number in self.program.live]
         numbers = [number for number in self.program.outputs if number in self.program.live]
         values = self.program.evaluate(inputs.tensors, [n for n in numbers if n is not None])
@@ -165,7 +175,7 @@ class Finder:
 def _program(model: nn.Module, inputs: Inputs) -> Program:
     def call(*tensors: Tensor) -> object:
         args, kwargs = inputs.build(tensors)
-        return model(*args, **kwargs)
+        return _tensors(model(*args, **kwargs))
 
     tapes = []
     for rows in (2, 3):
@@ -179,6 +189,11 @@ def _program(model: nn.Module, inputs: Inputs) -> Program:
                 "its operations at one input say nothing of those at another"
             )
     return program
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """The logits, then all tensors in what a model returned."""
+    return [logits_of(output), *tensors_of(output)]
 
 
 def _is_in(module: str, names: Sequence[str]) -> bool:

@@ -1,0 +1,93 @@
+"""The rules by which numbers become sentences: all thresholds in one table, each with the chapter that supports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: by which verdicts name it.
+        thresholds: the numbers that decide, in the order in which ``says`` speaks of them.
+        says: what is compared with what, a sentence.
+        chapter: of the book, that supports it: the name of its page.
+    """
+
+    name: str
+    thresholds: tuple[float, ...]
+    says: str
+    chapter: str
+
+
+FEWEST_INPUTS = 10
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "inputs",
+            (FEWEST_INPUTS,),
+            "A score is judged at ten inputs or more; below, what is missing is said and nothing else.",
+            "05_alignment",
+        ),
+        Rule(
+            "straightness",
+            (2.0,),
+            "Of the 441 recorded fully-connected networks that fitted their data, none with a line-shape score above 2 "
+            "had an alignment above 0.19.",
+            "09_counterfactuals",
+        ),
+        Rule(
+            "alignment",
+            (0.1, 0.5),
+            "The interval of the alignment is compared with the untrained twin's: overlapping, it is none that was "
+            "learned; else below 0.1 it is weak, up to 0.5 partial, above it is strong.",
+            "05_alignment",
+        ),
+        Rule(
+            "rank",
+            (0.9,),
+            "Li & Papyan's third property: the C largest singular values hold the energy of a Residual Jacobian. It "
+            "counts as held where their share is at least 0.9.",
+            "05_alignment",
+        ),
+        Rule(
+            "depth",
+            (0.8,),
+            "Li & Papyan's fourth property: 1/σ₁ grows linearly over depth. It counts as held where the slope is "
+            "positive and the line explains at least 0.8 of the variance.",
+            "06_depth",
+        ),
+        Rule(
+            "dead",
+            (1e-3,),
+            "A block whose σ₁ is at most a thousandth of the median over blocks hardly responds to its input. Its step "
+            "may still matter.",
+            "06_depth",
+        ),
+        Rule(
+            "removable",
+            (0.01, 0.0),
+            "A block may be removable if the output without its branch differs by a Kullback–Leibler divergence of at "
+            "most 0.01 nats in the mean over the inputs, and no decision changes.",
+            "13_paths",
+        ),
+        Rule(
+            "collapse",
+            (0.1,),
+            "Neural Collapse: the within-class variance of the last features, relative to that between classes (NC1), "
+            "below 0.1.",
+            "10_neural_collapse",
+        ),
+        Rule(
+            "decay time",
+            (1.0,),
+            "In the networks of the book no alignment beyond 0.1 was seen below a decay time S = 1 (weight decay times "
+            "the sum of the learning rates).",
+            "09_counterfactuals",
+        ),
+    )
+}

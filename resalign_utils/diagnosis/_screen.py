@@ -1,0 +1,57 @@
+"""The forward pass alone: how straight and how even the states of an input march."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..alignment import trajectory_scores
+from ..arithmetic import or_one, ratio
+from ..residuals import Trace
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the states h_0..h_L of n inputs tell without a derivative.
+
+    Attributes:
+        line_shape_score: (n,) RA1, in [1, ∞], see :class:`AlignmentReport`.
+        step_cv: (n,) RA1, standard deviation over mean of the step lengths.
+        step_length: (n, L) ‖h_ℓ − h_{ℓ−1}‖, NaN where a block changes the shape.
+        step_share: (n, L) the same over ‖h_{ℓ−1}‖.
+        turn: (n, L−1) cosine of the angle between the steps of blocks ℓ and ℓ+1; NaN where they have other shapes or do
+            not follow each other, or a step has no length.
+    """
+
+    line_shape_score: Tensor
+    step_cv: Tensor
+    step_length: Tensor
+    step_share: Tensor
+    turn: Tensor
+
+
+@torch.no_grad()
+def screen(path: Trace) -> Screen:
+    """The screen of a trace."""
+    line_shape, cv, _ = trajectory_scores(path.residuals)
+    n = len(path.residuals[0].input)
+    unknown = path.residuals[0].input.new_full((n,), torch.nan)
+    lengths, shares, turns = list[Tensor](), list[Tensor](), list[Tensor]()
+    for residual in path.residuals:
+        length = unknown if residual.step is None else residual.step.flatten(1).norm(dim=1)
+        lengths.append(length)
+        shares.append(ratio(length, residual.input.flatten(1).norm(dim=1)))
+    for first, second in zip(path.residuals, path.residuals[1:], strict=False):
+        a, b = first.step, second.step
+        if a is None or b is None or a.shape != b.shape or not second.follows:
+            turns.append(unknown)
+            continue
+        a, b = (step.flatten(1) / or_one(step.flatten(1).norm(dim=1))[:, None] for step in (a, b))
+        cosine = (a * b).sum(1)
+        turns.append(torch.where((a != 0).any(1) & (b != 0).any(1), cosine, torch.nan))
+    none = unknown.new_empty(n, 0)
+    return Screen(
+        line_shape, cv, torch.stack(lengths, 1), torch.stack(shares, 1), torch.stack(turns, 1) if turns else none
+    )
