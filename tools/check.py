@@ -3,7 +3,7 @@
 What differs from COMMIT, by default from where this branch left ``main``, committed or not, chooses the tests: a test
 file that changed, and the tests of a module that changed. A test belongs to a module if it is called after it
 (``tests/residuals/``, ``tests/test_theory.py``), imports it (``resalign_utils.svd`` in
-``tests/alignment/test_alignment.py``), or names its file.
+``tests/alignment/test_alignment.py``), or names its file. ``tests/truth/`` belongs to what makes products.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from tools.notebook_rules import ROOT
 
 SOURCES = ("resalign_utils", "experiments", "tools", "benchmarks", "examples", "book")
+GUARDED = ("operators", "arithmetic", "precision")  # whose products tests/truth must find right or refused
 APART = ("test_pages.py",)  # needs a book that is built; `make pages`
 
 
@@ -56,7 +57,8 @@ def _room(file: PurePath) -> tuple[str, str] | None:
 
 def _belongs(test: PurePath, text: str, folder: str, module: str) -> bool:
     rooms = test.parts[1:-1]
-    of_room = folder == "resalign_utils" and module in rooms  # experiments/collapse.py is not of tests/collapse/
+    # in the package alone: experiments/collapse.py is not of tests/collapse/
+    of_room = folder == "resalign_utils" and (module in rooms or (module in GUARDED and "truth" in rooms))
     called = of_room or (rooms in ((), (folder,)) and re.fullmatch(rf"test_{module}(_\w+)?\.py", test.name))
     imports = rf"\b{folder}\.{module}\b|from {folder} import [^\n]*\b{module}\b"
     return bool(called or re.search(rf'{imports}|"{module}\.py"', text))

@@ -17,6 +17,7 @@ def chosen(*files):
     [
         ("resalign_utils/svd/_krylov.py", {"tests/svd/test_svd.py", "tests/svd/test_krylov.py"}),
         ("resalign_utils/residuals/_trace.py", {"tests/residuals/test_branches.py", "tests/residuals/test_rows.py"}),
+        ("resalign_utils/operators/_door.py", {"tests/operators/test_door.py", "tests/truth/test_truth.py"}),
         ("resalign_utils/theory.py", {"tests/test_theory.py"}),
         ("tools/bootstrap.py", {"tests/tools/test_bootstrap.py"}),
         ("experiments/collapse.py", {"tests/test_experiments.py"}),  # and not tests/collapse/
