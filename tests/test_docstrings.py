@@ -9,7 +9,7 @@ import resalign_utils as ra
 SHOWN = [
     *("load_data", "build_model", "train", "trace", "residual_branch", "measure_alignment", "jacobian_svd"),
     *("truncated_svd", "dense_svd", "JacobianOperator", "linearize", "average_path_length", "fold"),
-    *("neural_collapse", "fit_unconstrained_jacobians"),
+    *("neural_collapse", "fit_unconstrained_jacobians", "proof_of_concept"),
 ]
 
 

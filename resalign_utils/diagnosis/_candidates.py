@@ -80,8 +80,9 @@ class Classical:
     def fit(self, setting: float, data: ImageData, seed: int) -> Predicted:
         """Fit to the columns that the networks see."""
         train_x, test_x = (x.flatten(1).cpu().double().numpy() for x in (data.train_x, data.test_x))
+        model, train_y = self.make(setting, seed), data.train_y.cpu().numpy()
         started = time.perf_counter()
-        model = self.make(setting, seed).fit(train_x, data.train_y.cpu().numpy())
+        model.fit(train_x, train_y)
         seconds = time.perf_counter() - started
         return Predicted(model.predict(train_x), model.predict(test_x), self.count(model), seconds)
 

@@ -39,7 +39,9 @@ class Difference:
         return f"{points(self.mean)} points (95 % interval {points(self.low)} to {points(self.high)}{covers})"
 
 
-def paired(better: str, other: str, first: Sequence[float], second: Sequence[float], overlap: float) -> Difference:
+def paired(
+    better: str, other: str, first: Sequence[float], second: Sequence[float], overlap: float, level: float = 0.95
+) -> Difference:
     """Student's interval of the mean difference of paired scores.
 
     Splits of one data set that are drawn anew for each seed share most of their examples, so their scores are not
@@ -52,12 +54,13 @@ def paired(better: str, other: str, first: Sequence[float], second: Sequence[flo
         first: n ≥ 2 scores, one a seed.
         second: n scores of the other under the same seeds.
         overlap: test / training examples, or 0.
+        level: of the interval.
     """
     from scipy.stats import t as student
 
-    values = np.subtract(first, second)
+    values = np.subtract(first, second)  # (n,)
     n = len(values)
-    half = student.ppf(0.975, n - 1) * math.sqrt((1 / n + overlap) * values.var(ddof=1))
+    half = student.ppf((1 + level) / 2, n - 1) * math.sqrt((1 / n + overlap) * values.var(ddof=1))
     mean = float(values.mean())
     return Difference(better, other, tuple(values.tolist()), mean, mean - float(half), mean + float(half))
 

@@ -127,8 +127,7 @@ def _shape(x: Tensor) -> str:
 
 def _prepare(x: Tensor, y: Index, class_names: tuple[str, ...], name: str, train: Index, test: Index) -> ImageData:
     """One mean and one deviation of all training pixels."""
-    scale = 1 / 255 if x.dtype == torch.uint8 else 1.0
-    train_x, test_x = (x[index].float() * scale for index in (train, test))
+    train_x, test_x = (x[index].float() for index in (train, test))
     labels = [torch.from_numpy(y[index]).to(x.device) for index in (train, test)]
     return ImageData.from_tensors(train_x, labels[0], test_x, labels[1], name=name, class_names=class_names)
 

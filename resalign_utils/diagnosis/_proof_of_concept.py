@@ -51,7 +51,7 @@ def proof_of_concept(
     candidates. A candidate's setting (weight decay; C; rows in a leaf) is chosen on a quarter of the training examples
     by the score that decides, then it learns from all of them; the test examples are only labelled. No class is
     weighted: candidates that should weight rare classes are compared as they come. The intervals are over seeds, and
-    account for splits that overlap; each holds for itself, so of many about one in twenty misses by chance.
+    account for splits that overlap; each holds for itself, and the rule asks for more, for it looks at several.
 
     Args:
         data: a table, as a pandas frame or the path of a CSV file; images, as a folder with one sub-folder a class, as

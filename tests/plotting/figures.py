@@ -34,6 +34,7 @@ FITS = {"trained": (1.25, -0.5, 0.99), "no skip": (-0.03, 2.0, 0.1)}
 LAW = {"trained": ([4, 8, 16], random(3, 3).exp()), "wide": ([8, 16], torch.tensor([0.5, 0.25]))}
 LINES = {"trained": ([1, 2, 3], random(4, 3).exp()), "loss": ([1, 2, 3], [3.0, math.nan, 1.0])}
 ROWS = {"a": {"on": {"trained": random(3), "no skip": random(3)}, "off": {"trained": random(3)}}, "b": {"2": [0.25]}}
+GAINS = {f"a − {i}": (random(3, seed=i) + 1, 1.0, -0.5, 2.5 + i) for i in range(5)}
 LENGTHS = {"trained": torch.tensor([1.0, 5, 10, 10, 5, 1]) / 32, "no skip": torch.eye(12)[11]}
 XY = {"x_label": "epoch", "y_label": "loss"}
 CASES = {
@@ -49,6 +50,7 @@ CASES = {
     "curves": (plotting.curves, (LINES,), XY | {"reference": {"null": 0.5}}),
     "curve panels": (plotting.curve_panels, ({"loss": LINES, "‖h_ℓ‖": LINES},), {"x_label": "epoch", "log_y": True}),
     "dots": (plotting.condition_dots, (ROWS,), {"x_label": "alignment", "reference": {"baseline": 0.5}}),
+    "differences": (plotting.difference_dots, (GAINS,), {"x_label": "gain, points"}),
     "bars": (plotting.bars, (LINES,), XY),
     "path lengths": (plotting.path_lengths, (LENGTHS,), {}),
 }

@@ -103,3 +103,31 @@ def test_what_cannot_be_drawn_is_refused():
     text = "values ≤ 0 cannot be shown on a logarithmic axis. Leave them out."
     refused(text, {"a": [0.0]}, log_x=True)
     refused(text, {"a": [1.0]}, log_x=True, reference={"null": 0.0})
+
+
+GAINS = {"with − without": ([1.0, 3.0, 2.0], 2.0, -0.5, 4.5), "half − without": ([0.0, 1.0], 0.5, 0.25, 0.75)}
+
+
+def test_differences_stand_with_their_intervals_against_zero():
+    figure = plotting.difference_dots(GAINS, x_label="gain")
+    assert figure.layout.yaxis.ticktext == (*GAINS,)
+    assert figure.layout.yaxis.range[0] > 1 > 0 > figure.layout.yaxis.range[1]
+    means, seeds = named(figure, "mean"), named(figure, "one seed")
+    close(means.x, [2, 0.5])
+    close(means.error_x.array, [2.5, 0.25])
+    close(means.error_x.arrayminus, [2.5, 0.25])
+    close(seeds.x, [1, 3, 2, 0, 1])
+    close(seeds.y, [0, 0, 0, 1, 1])
+    assert [shape.x0 for shape in figure.layout.shapes] == [0]
+    assert means.text[0] == "with − without<br>gain: 2<br>from −0.5 to 4.5"
+
+
+def test_differences_that_cannot_be_drawn_are_refused():
+    for text, values in {
+        "expected a mapping row → ((seeds,), mean, low, high)": {},
+        "row 'a' must be ((seeds,), mean, low, high); got 1.0": {"a": 1.0},
+        "row 'a' needs finite differences (seeds,); got (0,)": {"a": ([], 0, 0, 0)},
+        "row 'a' needs low ≤ mean ≤ high; got 1.0, 0.0, 2.0": {"a": ([0.0], 0, 1, 2)},
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(text)):
+            plotting.difference_dots(values, x_label="gain")

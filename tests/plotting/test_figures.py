@@ -28,7 +28,12 @@ def test_each_figure_is_plotlys_and_says_what_its_axes_are(case):
     assert 350 <= figure.layout.height <= 600 or case == "dots"
     assert set(json.loads(figure.to_json())) <= {"data", "layout", "frames"}
     assert "$" not in re.sub(r'"bdata":"[^"]*"', "", figure.to_json())  # no TeX, which Plotly leaves as it is
-    if case not in ("images", "dots", "trajectories 3-D"):  # whose names of rows, or of cubes, say what is drawn
+    if case not in (
+        "images",
+        "dots",
+        "differences",
+        "trajectories 3-D",
+    ):  # whose names of rows, or of cubes, say what is drawn
         assert any(axis.title.text for axis in figure.select_xaxes())
         named_above = [title.text for title in figure.layout.annotations if title.text.strip()]
         assert next(figure.select_yaxes()).title.text or named_above
