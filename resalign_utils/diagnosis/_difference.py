@@ -40,7 +40,13 @@ class Difference:
 
 
 def paired(
-    better: str, other: str, first: Sequence[float], second: Sequence[float], overlap: float, level: float = 0.95
+    better: str,
+    other: str,
+    first: Sequence[float],
+    second: Sequence[float],
+    overlap: float,
+    step: float,
+    level: float = 0.95,
 ) -> Difference:
     """Student's interval of the mean difference of paired scores.
 
@@ -48,19 +54,24 @@ def paired(
     independent: with ``overlap`` = test / training examples the variance of the mean is (1/n + overlap) · s² (Nadeau &
     Bengio 2003, Machine Learning 52, equation 9) instead of s²/n. With one split for all seeds, ``overlap`` is 0.
 
+    Few seeds may by chance differ by the same one or two test examples, and s would be zero. It is taken to be at least
+    one ``step``: a smaller spread cannot be seen on so few test examples.
+
     Args:
         better: name of the first candidate.
         other: name of the second.
         first: n ≥ 2 scores, one a seed.
         second: n scores of the other under the same seeds.
         overlap: test / training examples, or 0.
+        step: by how much one test example changes a score.
         level: of the interval.
     """
     from scipy.stats import t as student
 
     values = np.subtract(first, second)  # (n,)
     n = len(values)
-    half = student.ppf((1 + level) / 2, n - 1) * math.sqrt((1 / n + overlap) * values.var(ddof=1))
+    deviation = max(float(values.std(ddof=1)), step)
+    half = student.ppf((1 + level) / 2, n - 1) * math.sqrt(1 / n + overlap) * deviation
     mean = float(values.mean())
     return Difference(better, other, tuple(values.tolist()), mean, mean - float(half), mean + float(half))
 

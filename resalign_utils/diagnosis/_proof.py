@@ -56,6 +56,7 @@ class ProofOfConcept:
             examples of the smallest.
         margin: gain of the mean, as a share, below which a simpler candidate is taken.
         overlap: test / training examples where each seed has a split of its own, 0 where the data came split.
+        step: by how much one test example, of the smallest class, changes the deciding score.
         frequent: name of the most frequent class.
         notes: what a reader should know before believing it, one sentence each.
     """
@@ -68,6 +69,7 @@ class ProofOfConcept:
     decided_by: str
     margin: float
     overlap: float
+    step: float
     frequent: str
     notes: tuple[str, ...]
 
@@ -83,7 +85,7 @@ class ProofOfConcept:
 
     def difference(self, better: str, other: str) -> Difference:
         """By how much the first candidate's deciding score exceeds the second's, with its 95 % interval."""
-        return paired(better, other, self.scores(better), self.scores(other), self.overlap)
+        return paired(better, other, self.scores(better), self.scores(other), self.overlap, self.step)
 
     @property
     def best(self) -> str:
@@ -100,7 +102,7 @@ class ProofOfConcept:
         steps = [self.candidates[0]]
         for name in self.candidates[1:]:
             pair = self.scores(name), self.scores(steps[-1])
-            gain = paired(name, steps[-1], *pair, self.overlap, self._level)
+            gain = paired(name, steps[-1], *pair, self.overlap, self.step, self._level)
             if gain.mean >= self.margin and gain.low > 0:
                 steps.append(name)
         return steps
@@ -150,7 +152,9 @@ class ProofOfConcept:
             why = "" if gain.covers_zero else why
             text += f" The highest mean has {self._called(best)}, which exceeds {self._called(choice)} by {gain}{why}."
         skips = self.difference(WITH, WITHOUT)
-        verdict = "no difference is shown" if skips.covers_zero else "they help here" if skips.mean > 0 else "they harm"
+        verdict = (
+            "no difference is shown" if skips.covers_zero else "they help here" if skips.mean > 0 else "they harm here"
+        )
         return f"{text} Skips, with minus without: {skips}; {verdict}."
 
     def _called(self, name: str) -> str:

@@ -114,6 +114,7 @@ def proof_of_concept(
         decided_by=decided_by,
         margin=float(margin),
         overlap=0.0 if examples.split else len(test) / len(train),
+        step=_step(examples, test, decided_by),
         frequent=max(examples.counts, key=lambda name: examples.counts[name]),
         notes=(*examples.notes, *_notes(examples, test, runs)),
     )
@@ -193,6 +194,14 @@ def _scores(labels: Index, examples: Examples, index: Index) -> dict[str, float]
         "accuracy": float((labels == y).mean()),
         "balanced_accuracy": float(recalls(labels, y, len(examples.class_names)).mean()),
     }
+
+
+def _step(examples: Examples, test: Index, decided_by: str) -> float:
+    """By how much a score changes when one test example, of the smallest class, is labelled otherwise."""
+    if decided_by == "accuracy":
+        return 1 / len(test)
+    classes = len(examples.class_names)
+    return 1 / (classes * int(np.bincount(examples.y[test], minlength=classes).min()))
 
 
 def _described(examples: Examples, train: int, test: int, seeds: int) -> str:

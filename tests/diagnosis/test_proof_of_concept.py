@@ -204,7 +204,7 @@ def test_the_split_and_the_scale_of_image_data_are_kept(blobs):
 
 def test_with_one_split_the_interval_is_students():
     first, second = [0.9, 0.8, 0.95, 0.7], [0.85, 0.8, 0.9, 0.72]
-    found = paired("a", "b", first, second, 0.0)
+    found = paired("a", "b", first, second, 0.0, 0.0)
     wanted = stats.ttest_rel(first, second).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
     assert found.mean == pytest.approx(0.02)
@@ -213,8 +213,23 @@ def test_with_one_split_the_interval_is_students():
 
 def test_splits_that_overlap_widen_the_interval():
     first, second = [0.9, 0.8, 0.95], [0.8, 0.78, 0.9]
-    plain, wide = (paired("a", "b", first, second, overlap) for overlap in (0.0, 1 / 3))
+    plain, wide = (paired("a", "b", first, second, overlap, 0.0) for overlap in (0.0, 1 / 3))
     assert (wide.high - wide.mean) / (plain.high - plain.mean) == pytest.approx(math.sqrt((1 / 3 + 1 / 3) * 3))
+
+
+def test_seeds_that_agree_by_chance_prove_nothing():
+    same = paired("a", "b", [0.51] * 3, [0.5] * 3, 0.0, 0.01)
+    assert (same.high - same.mean) == pytest.approx(stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3))
+    assert same.covers_zero
+    scores = [LOW, MID, MID, MID, MID, [x + 0.02 for x in MID]]
+    assert decided(scores).choice == "with skips"
+    assert decided(scores, step=0.02).choice == "logistic regression"
+
+
+def test_a_step_is_one_test_example_of_the_smallest_class(proof, blobs):
+    assert proof.step == 1 / 30
+    examples = module.from_image_data(blobs)
+    assert module._step(examples, examples.split[1], "balanced_accuracy") == pytest.approx(1 / (3 * 6))
 
 
 def test_the_overlap_is_that_of_the_splits(proof):
@@ -229,14 +244,14 @@ def test_a_difference_is_written_in_points():
 # ---- the rule
 
 
-def decided(scores, margin=0.01, decided_by="accuracy"):
+def decided(scores, margin=0.01, decided_by="accuracy", step=0.0):
     """A result with these scores of the candidates, three seeds each."""
     runs = [
         ProofRun(name, seed, value, value, 1.0, 0.1, 1, 0.0)
         for name, values in zip(NAMES, scores, strict=True)
         for seed, value in enumerate(values)
     ]
-    return ra.ProofOfConcept("t", "t", NAMES, (0, 1, 2), tuple(runs), decided_by, margin, 0.0, "no", ())
+    return ra.ProofOfConcept("t", "t", NAMES, (0, 1, 2), tuple(runs), decided_by, margin, 0.0, step, "no", ())
 
 
 LOW, MID, NOISY, HIGH = (0.5, 0.5, 0.5), (0.80, 0.81, 0.80), (0.6, 0.99, 0.9), (0.90, 0.90, 0.91)
