@@ -18,7 +18,7 @@ from tools.shots import HTML
 PAGES = [f"{name}.html" for name in toc_files()]
 # What the theme and Sphinx themselves get wrong, not the book's own content.
 AXE_KNOWN = {"aria-required-children", "aria-deprecated-role", "aria-allowed-role"}
-# Where a mouse finds data: the middle point of each trace, then a grid over the figure.
+# Where a mouse finds data: points, bars and cells of each trace, from its middle outwards, then a grid over the figure.
 TARGETS = """gd => {
     const box = gd.getBoundingClientRect(), at = [], layout = gd._fullLayout;
     const times = (m, v) => [0, 1, 2, 3].map(i => v.reduce((sum, x, j) => sum + m[4 * j + i] * x, 0));
@@ -29,17 +29,26 @@ TARGETS = """gd => {
             [t.x[n] * s[0], t.y[n] * s[1], t.z[n] * s[2], 1]), c = scene.container.getBoundingClientRect();
         return [c.x + c.width * (0.5 + 0.5 * x / w), c.y + c.height * (0.5 - 0.5 * y / w)];
     };
-    for (const [{trace: t}, points] of gd.calcdata.map(cd => [cd[0], cd])) {
-        const p = points[points.length >> 1], n = (t.x?.length || 0) >> 1;
+    const real = v => v !== null && v !== undefined && Number.isFinite(+v);  // there may be gaps
+    const some = list => [0.5, 0.25, 0.75, 0].map(share => list[Math.floor(share * list.length)]).filter(Boolean);
+    const found = gd.calcdata.map(points => {
+        const [{trace: t}] = points;
+        if (t.visible !== true || t.hoverinfo === 'skip') return [];
+        if (t.type === 'scatter3d')
+            return some([...t.x.keys()].filter(n => real(t.x[n])).map(n => [n])).map(([n]) => inScene(t, n));
         const x = layout[(t.xaxis || '').replace('x', 'xaxis')], y = layout[(t.yaxis || '').replace('y', 'yaxis')];
-        if (t.visible !== true) continue;
-        if (t.type === 'scatter3d') at.push(inScene(t, n), inScene(t, 0));
-        else if (x && y && p.x !== undefined && p.y !== undefined)
-            at.push([box.x + x._offset + x.c2p(p.x), box.y + y._offset + y.c2p(p.y)]);
-    }
+        if (!x || !y) return [];
+        let places = points.map(p => [p.x, p.y]);
+        if (t.type === 'bar') places = points.filter(p => p.s).sort((p, q) => q.s - p.s).map(p => [p.p, p.b + p.s / 2]);
+        if (t.type === 'heatmap') places = t.z.flatMap((row, i) => [...row].map((z, j) =>
+            real(z) ? [x.d2c(t.x?.[j] ?? j), y.d2c(t.y?.[i] ?? i)] : [null, null]));
+        return some(places.filter(place => place.every(real)))
+            .map(([a, b]) => [box.x + x._offset + x.c2p(a), box.y + y._offset + y.c2p(b)]);
+    });
+    for (let n = 0; n < 4; n++) at.push(...found.flatMap(places => places.slice(n, n + 1)));
     for (let k = 0; k < 400; k++)
         at.push([box.x + box.width * ((k * 0.618) % 1), box.y + box.height * (k + 0.5) / 400]);
-    return at.filter(point => point.every(Number.isFinite));  // a trace may have gaps
+    return at.filter(point => point.every(Number.isFinite));
 }"""
 
 
@@ -63,6 +72,9 @@ def test_page_is_sound(visit, name):
     assert_formulas_are_set(page)
     assert fits(page), "the page scrolls sideways"
     assert_accessible(page)
+    assert_hints(page)
+    assert_figures_react(page)
+    assert_figures_keep_their_height(page)
     assert_dark(page)
 
 
@@ -86,6 +98,66 @@ def assert_accessible(page, rules=None):
     assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
 
 
+def assert_hints(page):
+    """Words above whatever scrolls in itself, and above nothing else."""
+    wrong = page.evaluate("""() => {
+        const scrolls = e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible';
+        const inside = e => [e, ...(e.matches('.math') ? e.querySelectorAll('mjx-container') : [])];
+        const boxes = '.bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)';
+        return [...document.querySelectorAll(boxes)]
+            .filter(e => inside(e).some(scrolls) !== Boolean(e.previousElementSibling?.matches('.book-more')))
+            .map(e => e.outerHTML.slice(0, 100));
+    }""")
+    assert not wrong, "these scroll, and nothing says so, or the other way round"
+
+
+def assert_controls_stay_in_sight(page):
+    """Wherever a reader looks at a figure that is higher than a phone; and a short value stands beside the range."""
+    for number, figure in enumerate(page.locator(".book-plotly-target").all(), 1):
+        bar = figure.locator("xpath=..").locator(".book-controls:has(input)")
+        if not bar.count():
+            continue
+        figure.evaluate("e => scrollTo(0, e.getBoundingClientRect().top + scrollY - 700)")  # its first lines
+        box = bar.bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"] + 1, f"figure {number}: controls out of sight"
+        places = bar.evaluate("e => [...e.children].map(c => [c.textContent.length, c.getBoundingClientRect().top])")
+        tops = [top for _, top in places]
+        assert places[-1][0] > 5 or max(tops) - min(tops) < 10, f"figure {number}: the value stands alone on a line"
+
+
+def assert_figures_react(page):
+    for number, figure in enumerate(page.locator(".book-plotly-target").all(), 1):
+        figure.scroll_into_view_if_needed()
+        assert not figure.evaluate("gd => gd._fullLayout.sliders?.some(s => s.visible)"), "a slider without keys"
+        if figure.locator("xpath=..").locator("input[type=range]").count():
+            assert range_moves(page, figure), f"figure {number}: its range changes nothing"
+        if figure.evaluate("gd => gd._fullLayout.meta?.click_to_frame"):
+            assert arrows_and_clicks_choose(page, figure), f"figure {number}: its cells cannot be chosen"
+        if figure.evaluate("gd => gd._fullLayout.hovermode && gd._fullData.some(t => t.hoverinfo !== 'skip')"):
+            assert hover_label(page, figure), f"figure {number}: no label under the mouse"
+
+
+def assert_figures_keep_their_height(page):
+    """When the window changes, which on a phone its address bar does: Plotly let some of them collapse."""
+    heights = "() => [...document.querySelectorAll('.book-plotly-target')].map(e => e.getBoundingClientRect().height)"
+    before = page.evaluate(heights)
+    page.set_viewport_size({"width": 1200, "height": 900})
+    narrower = "e => e._fullLayout.width === e.clientWidth"
+    page.wait_for_function(f"() => [...document.querySelectorAll('.book-plotly-target')].every({narrower})")
+    assert page.evaluate(heights) == before, "figures that change their height with the window"
+
+
+def hover_label(page, figure):
+    """Move the mouse over the figure until a label shows; whether one did."""
+    figure.scroll_into_view_if_needed()
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # of a scene
+    for x, y in figure.evaluate(TARGETS):
+        page.mouse.move(x, y)
+        if wait_until(page, lambda: figure.locator(".hovertext").count() > 0, 150):
+            return True
+    return False
+
+
 def assert_dark(page):
     """Figures on the page's own ground with words that can be read; pictures stay light cards."""
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -107,39 +179,11 @@ def test_page_fits_a_phone(visit, name):
         .filter(e => !e.closest('.highlight pre, .output, .math, .book-plotly'))  // these scroll in themselves
         .slice(0, 5).map(e => e.outerHTML.slice(0, 100))""")
     assert fits(page), f"the page scrolls sideways; too wide may be {wide}"
-    unsaid = page.evaluate("""() => [...document.querySelectorAll(
-            '.bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)')]
-        .filter(e => e.scrollWidth > e.clientWidth + 1 && !e.previousElementSibling?.matches('.book-more'))
-        .map(e => e.outerHTML.slice(0, 100))""")
-    assert not unsaid, "these scroll, and nothing says so"
+    assert_hints(page)
+    assert_controls_stay_in_sight(page)
     beside, collisions = page.evaluate(SIDE_BY_SIDE), page.evaluate(COLLISIONS)
     assert not beside, "panels beside each other on a phone"
     assert not collisions, "words of a figure on other words, or outside of it"
-
-
-@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("notebooks/")])
-def test_figures_react(visit, name):
-    page = visit(name)
-    for number, figure in enumerate(page.locator(".book-plotly-target").all(), 1):
-        figure.scroll_into_view_if_needed()
-        assert not figure.evaluate("gd => gd._fullLayout.sliders?.some(s => s.visible)"), "a slider without keys"
-        if figure.locator("xpath=..").locator("input[type=range]").count():
-            assert range_moves(page, figure), f"figure {number}: its range changes nothing"
-        if figure.evaluate("gd => gd._fullLayout.meta?.click_to_frame"):
-            assert arrows_and_clicks_choose(page, figure), f"figure {number}: its cells cannot be chosen"
-        if figure.evaluate("gd => gd._fullLayout.hovermode && gd._fullData.some(t => t.hoverinfo !== 'skip')"):
-            assert hover_label(page, figure), f"figure {number}: no label under the mouse"
-
-
-def hover_label(page, figure):
-    """Move the mouse over the figure until a label shows; whether one did."""
-    figure.scroll_into_view_if_needed()
-    page.wait_for_timeout(100)  # a scene's camera is known after its first frame
-    for x, y in figure.evaluate(TARGETS):
-        page.mouse.move(x, y)
-        if wait_until(page, lambda: figure.locator(".hovertext").count() > 0, 150):
-            return True
-    return False
 
 
 def test_the_first_page_shows_its_results_on_a_phone(visit):

@@ -187,7 +187,7 @@ def _panels(switches: list[str], rows: int, height: int | None) -> go.Figure:
     total = top + _BETWEEN + _PANEL
     titles = [*map(as_html, switches), "trajectories", "singular values", "coupling"]
     specs: list[list[Any]] = [[{"colspan": 3}, None, None] * maps, [{"colspan": maps}, *[None] * (maps - 1)] * 3]
-    room = {"vertical_spacing": _BETWEEN / total, "horizontal_spacing": 0.35 / (3 * maps), "row_heights": [top, _PANEL]}
+    room = {"vertical_spacing": _BETWEEN / total, "horizontal_spacing": 0.57 / (3 * maps), "row_heights": [top, _PANEL]}
     figure = make_subplots(2, 3 * maps, specs=specs, subplot_titles=titles, **room)
     figure.update_layout(template=theme(), height=height or total + _TOP + _BELOW, margin={"t": _TOP})
     return figure.update_annotations(font={"size": 14})
