@@ -63,6 +63,7 @@ def shoot(browser: Any, base: str, name: str, way: str) -> list[Path]:
     page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
     page.goto(f"{base}{name}.html", wait_until="load")
     draw_all(page)
+    page.add_style_tag(content=".book-controls {position: static !important}")  # else they follow the window's end
     height = page.evaluate("document.documentElement.scrollHeight")
     paths = []
     for number, top in enumerate(range(0, height, TALLEST)):

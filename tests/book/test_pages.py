@@ -108,6 +108,9 @@ def assert_hints(page):
             .filter(e => inside(e).some(scrolls) !== Boolean(e.previousElementSibling?.matches('.book-more')))
             .map(e => e.outerHTML.slice(0, 100));
     }""")
+    hidden = page.evaluate("""() => [...document.querySelectorAll('.bd-article div.math svg')].filter(e =>
+        e.getBoundingClientRect().left < e.closest('.math').getBoundingClientRect().left - 1).length""")
+    assert not hidden, f"the beginning of {hidden} formulas is out of sight"
     assert not wrong, "these scroll, and nothing says so, or the other way round"
 
 

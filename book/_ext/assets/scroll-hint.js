@@ -3,8 +3,11 @@
   "use strict";
   const BOXES = ".bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)";
 
+  // A formula scrolls beside its number.
+  const scroller = (box) => box.querySelector(":scope > mjx-container") || box;
+
   function hint(box) {
-    const wide = box.scrollWidth > box.clientWidth + 1;
+    const moves = scroller(box), wide = moves.scrollWidth > moves.clientWidth + 1;
     const words = box.previousElementSibling?.matches(".book-more") ? box.previousElementSibling : null;
     if (wide && !words) {
       const made = document.createElement("span");
@@ -12,10 +15,10 @@
       made.textContent = "scroll →";
       made.setAttribute("aria-hidden", "true"); // a screen reader reads all of it anyway
       box.before(made);
-      box.tabIndex = 0;
+      moves.tabIndex = 0;
     } else if (!wide && words) {
       words.remove();
-      box.removeAttribute("tabindex");
+      if (moves === box) box.removeAttribute("tabindex"); // MathJax gives formulas one of its own
     }
   }
 
