@@ -71,6 +71,7 @@ def test_page_is_sound(visit, name):
     assert all(traces and width > 100 and height > 100 for traces, width, height in drawn), drawn
     assert_formulas_are_set(page)
     assert fits(page), "the page scrolls sideways"
+    assert not page.evaluate(COLLISIONS), "words of a figure on other words, or outside of it"
     assert_accessible(page)
     assert_hints(page)
     assert_figures_react(page)
@@ -110,6 +111,9 @@ def assert_hints(page):
     }""")
     hidden = page.evaluate("""() => [...document.querySelectorAll('.bd-article div.math svg')].filter(e =>
         e.getBoundingClientRect().left < e.closest('.math').getBoundingClientRect().left - 1).length""")
+    cut = page.evaluate("""() => [...document.querySelectorAll('.bd-article span.math svg')].filter(e =>
+        e.getBoundingClientRect().width > (e.closest('p, li, dd, td, th')?.clientWidth ?? Infinity) + 1).length""")
+    assert not cut, f"{cut} formulas are wider than their lines"
     assert not hidden, f"the beginning of {hidden} formulas is out of sight"
     assert not wrong, "these scroll, and nothing says so, or the other way round"
 

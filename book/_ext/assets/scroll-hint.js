@@ -1,4 +1,5 @@
-// Says in words above a table or a formula that it goes on to the right, and lets the arrow keys scroll it.
+// Says in words above a table or a formula that it goes on to the right, and lets the arrow keys scroll it. A formula
+// within a line, which the theme would cut, is set smaller until it fits.
 (() => {
   "use strict";
   const BOXES = ".bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)";
@@ -22,6 +23,15 @@
     }
   }
 
+  function fitLine(formula) {
+    formula.style.fontSize = "";
+    const room = formula.closest("p, li, dd, td, th")?.clientWidth, width = () => formula.getBoundingClientRect().width;
+    if (!room) return;
+    // Letters come in whole pixels, so a size does not tell the width.
+    for (let size = 100; width() > room && size > 50; size -= 5) formula.style.fontSize = `${size - 5}%`;
+  }
+  const fitLines = () => document.querySelectorAll(".bd-article span.math mjx-container").forEach(fitLine);
+
   // Formulas get their width when MathJax has set them.
   window.addEventListener("load", () => {
     const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => hint(target.closest(BOXES))));
@@ -29,6 +39,14 @@
       watch.observe(box);
       if (box.firstElementChild) watch.observe(box.firstElementChild);
     }
-    window.MathJax?.startup?.promise?.then(() => document.querySelectorAll(BOXES).forEach(hint));
+    window.MathJax?.startup?.promise?.then(() => {
+      document.querySelectorAll(BOXES).forEach(hint);
+      fitLines();
+    });
+    let timer = 0;
+    window.addEventListener("resize", () => {
+      clearTimeout(timer);
+      timer = setTimeout(fitLines, 150);
+    });
   });
 })();
