@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from . import comparison, door, growth, network, processes, rates
+from . import comparison, diagnosis, door, growth, network, processes, rates
 from .measuring import measuring
 from .operators import warm_up
 from .plan import Plan
@@ -61,6 +61,7 @@ GROUPS: dict[str, Callable[[Plan], list[Table]]] = {
     "peers": comparison.comparison,
     "first": processes.first_calls,
     "networks": processes.networks,
+    "diagnosis": diagnosis.diagnosis,
     "door": door.door,
     "crossover": growth.crossover,
     "large": growth.large,

@@ -97,8 +97,8 @@ def _triplets(found: Diagnosis) -> list[Verdict | None]:
     inputs = len(_per_input(report.alignment, found))
     if inputs < FEWEST_INPUTS:
         text = (
-            f"Alignment, rank, and depth rest on {inputs} input{'s' * (inputs > 1)}, which is too few to judge: raise the "
-            f"budget until there are {FEWEST_INPUTS}."
+            f"Alignment, rank, and depth rest on {inputs} input{'s' * (inputs > 1)}, which is too few to judge: raise "
+            f"the budget until there are {FEWEST_INPUTS}."
         )
         return [_verdict("inputs", text, value=inputs)]
     return [_alignment(found), _rank(found), _depth(found)]
