@@ -21,7 +21,7 @@ from .alignment import (
 )
 from .collapse import NeuralCollapse, collapse_by_layer, neural_collapse
 from .data import ImageData, load_data
-from .diagnosis import Diagnosis, ProofOfConcept, TrainingRecipe, Verdict, diagnose, proof_of_concept
+from .diagnosis import AlignmentMonitor, Diagnosis, ProofOfConcept, TrainingRecipe, Verdict, diagnose, proof_of_concept
 from .linearization import (
     LinearizationConfig,
     LinearizationHistory,
@@ -44,6 +44,7 @@ from .training import Checkpoint, History, Monitor, TrainConfig, accuracy, train
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlignmentMonitor",
     "AlignmentReport",
     "Block",
     "BlockSVD",

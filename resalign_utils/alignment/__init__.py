@@ -6,17 +6,20 @@ score. The scores' exact definitions, bounds and null values are in the docstrin
 
 from ._measure import coupling_matrices, measure_alignment, measure_path
 from ._report import AlignmentReport, DepthFit, compare, plus_minus
-from ._scores import line_shape_score, trajectory_scores
+from ._scores import comparable_blocks, frames_of, line_shape_score, mean_over, trajectory_scores
 from ._svd import BlockSVD, jacobian_svd, residual_jacobians
 
 __all__ = [
     "AlignmentReport",
     "BlockSVD",
     "DepthFit",
+    "comparable_blocks",
     "compare",
     "coupling_matrices",
+    "frames_of",
     "jacobian_svd",
     "line_shape_score",
+    "mean_over",
     "measure_alignment",
     "measure_path",
     "plus_minus",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..arithmetic import or_one, ratio
 from ..operators import OperatorBatch
 from ..residuals import Residual
-from ..svd import numerical_rank, unit_of
+from ..svd import TruncatedSVD, numerical_rank, unit_of
 from ._svd import BlockSVD
 
 
@@ -75,7 +75,7 @@ class Frames:
     right: Tensor
 
 
-def frames_of(svds: Sequence[BlockSVD], k: int, tol: float) -> Frames:
+def frames_of(svds: Sequence[TruncatedSVD], k: int, tol: float) -> Frames:
     known = torch.stack([_known(svd, k, tol) for svd in svds], 1)  # (n, J, k)
 
     def stacked(side: str) -> Tensor:
@@ -134,12 +134,12 @@ def left_right(svd: BlockSVD, k: int, tol: float) -> Tensor:
     return torch.where(_known(svd, k, tol), (u * v).flatten(2).sum(-1), math.nan)
 
 
-def _known(svd: BlockSVD, k: int, tol: float) -> Tensor:
+def _known(svd: TruncatedSVD, k: int, tol: float) -> Tensor:
     """Whether a vector's number is not above the numerical rank, (n, k)."""
     return torch.arange(k, device=svd.S.device) < rank_of(svd, tol)[:, None]
 
 
-def rank_of(svd: BlockSVD, tol: float) -> Tensor:
+def rank_of(svd: TruncatedSVD, tol: float) -> Tensor:
     """Numerical rank (n,), as far as singular values were computed."""
     return numerical_rank(svd.S, (svd.U[0, 0].numel(), svd.V[0, 0].numel()), tol)
 

@@ -39,15 +39,42 @@ class JacobianBatch(OperatorBatch):
             what was found.
     """
 
-    def __init__(self, branch: Branch, x: Tensor, *, memory: int = MEMORY_BUDGET, name: str = "the branch") -> None:
-        self._branch, self._x, self._memory = branch, x.detach(), memory
+    def __init__(
+        self,
+        branch: Branch,
+        x: Tensor,
+        *,
+        memory: int = MEMORY_BUDGET,
+        name: str = "the branch",
+        _like: JacobianBatch | None = None,
+    ) -> None:
+        self._branch, self._x, self._memory, self._name = branch, x.detach(), memory, name
         with torch.inference_mode(False), exact_arithmetic(x.device):
-            self._value = value = check_branch(branch, self._x, name)
-            self._way = proved_way(branch, self._x, value, name)
+            if _like is None:
+                self._value = value = check_branch(branch, self._x, name)
+                self._way = proved_way(branch, self._x, value, name)
+            else:
+                self._value = value = _like._value_at(branch, self._x)
+                self._way = _like._way
         super().__init__(len(x), tuple(x.shape[1:]), tuple(value.shape[1:]), x.dtype, x.device)
         self._formed: MatrixBatch | None = None
         self._derivative: DoubleBackward | None = None
         self._copies = 0  # of the points in the derivative that is kept
+
+    def moved(self, branch: Branch, x: Tensor) -> JacobianBatch:
+        """The Jacobians of the same branch at other weights or points, by the products that were proved here.
+
+        Nothing is proved anew, which takes several times as long as a few products. For a network in training, whose
+        operations stay what they are while its weights change; prove now and then by opening it again.
+
+        Args:
+            branch: the same function, with its weights of now.
+            x: as many points (n, *in), of the same shape.
+
+        Raises:
+            ValueError: points or results of another shape, dtype or device, or results that are NaN or infinite.
+        """
+        return JacobianBatch(branch, x, memory=self._memory, name=self._name, _like=self)
 
     def dense(self) -> Tensor:
         """The matrices themselves, (n, m, d), by products with unit vectors of their smaller side."""
@@ -62,6 +89,22 @@ class JacobianBatch(OperatorBatch):
     def release(self) -> None:
         """Forget the kept graph; the next product makes it again."""
         self._derivative, self._copies = None, 0
+
+    @torch.no_grad()
+    def _value_at(self, branch: Branch, x: Tensor) -> Tensor:
+        """The value (n, *out) of a branch that is to be like this one."""
+        value = branch(x.clone()) if _alike(x, self._x) else None
+        if value is None or not _alike(value, self._value):
+            came = x if value is None else value
+            want = self._x if value is None else self._value
+            raise ValueError(
+                f"Expected {self._name} as it was proved, with {'inputs' if value is None else 'results'} "
+                f"{tuple(want.shape)} of {want.dtype} on {want.device}; got {tuple(came.shape)} of {came.dtype} on "
+                f"{came.device}. Open it anew: JacobianBatch(branch, x)."
+            )
+        if not torch.isfinite(value).all():
+            raise ValueError(f"The result of {self._name} is NaN or infinite. Look at the input and the weights.")
+        return value
 
     def _forward(self, v: Tensor) -> Tensor:
         if self._way.derivative is BackwardOnce:
@@ -114,6 +157,10 @@ class JacobianBatch(OperatorBatch):
                 self._derivative = self._way.derivative(self._branch, self._x)
             self._copies = copies
         return self._derivative
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
 
 
 class JacobianOperator(SingleOperator):

@@ -134,6 +134,21 @@ class Monitor:
         return epoch % self.every == 0 or epoch == last
 
 
+class Observer(Protocol):
+    """What :func:`train` asks of a measurement on the way: a :class:`Monitor`, or an ``AlignmentMonitor``."""
+
+    @property
+    def name(self) -> str:
+        """Under which ``History.monitors`` keeps its values."""
+
+    @property
+    def measure(self) -> Callable[[nn.Module, ImageData], Any]:
+        """Takes the measurement of model and data, in eval mode; returns something that JSON can hold."""
+
+    def due(self, epoch: int, last: int) -> bool:
+        """Whether it is taken after this epoch."""
+
+
 class Regularizer(Protocol):
     """What a training adds to its loss, and does to the parameters after each step."""
 

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from ._checkpoints import keep_snapshot, restore_checkpoint, save_checkpoint
-from ._config import Checkpoint, History, Monitor, Regularizer, TrainConfig
+from ._config import Checkpoint, History, Observer, Regularizer, TrainConfig
 from ._threads import threads_for
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def train(
     data: ImageData,
     config: TrainConfig,
     *,
-    monitors: Sequence[Monitor] = (),
+    monitors: Sequence[Observer] = (),
     checkpoint: Checkpoint | None = None,
     regularizer: Regularizer | None = None,
 ) -> History:
@@ -50,7 +50,8 @@ def train(
         model: any classifier (n, c, h, w) → (n, C) on ``data``'s device.
         data: images and labels in memory.
         config: the recipe.
-        monitors: measurements on the way; their values are kept in ``History.monitors``.
+        monitors: measurements on the way, each a :class:`Monitor` or an :class:`AlignmentMonitor` of this model; their
+            values are kept in ``History.monitors``.
         checkpoint: where to keep the state; an existing file of the same recipe and data is continued.
         regularizer: adds to the loss and acts after each step. What it must remember belongs into buffers of
             ``model``, and what it was configured with into its ``recipe``: both are kept with the checkpoint.
@@ -275,7 +276,7 @@ def _evaluate(model: nn.Module, data: ImageData, config: TrainConfig, epoch: int
 
 
 def _observe(
-    model: nn.Module, data: ImageData, monitors: Sequence[Monitor], history: History, epoch: int, last: int
+    model: nn.Module, data: ImageData, monitors: Sequence[Observer], history: History, epoch: int, last: int
 ) -> None:
     model.eval()
     with torch.no_grad():
