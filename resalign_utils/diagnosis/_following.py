@@ -18,6 +18,8 @@ from ..svd import SVDOptions, TruncatedSVD, decompose, warn_if_unconverged
 SPARE = 4  # vectors beyond those that are reported: what rises into the first r is found among them
 TOLERANCE = 1e-4  # share of σ_1 up to which a singular value's vectors count as noise
 CONVERGED = 1e-2  # residual, relative to σ_1, of a full measure: far below what training changes between two of them
+PAIRS = 4  # at most, of a block at a time
+SETTLED = 0.95  # share of the leading vectors' squared length that must lie in those of the pair before
 FORMED = 128  # side up to which n matrices are formed and decomposed faster than by products
 
 
@@ -41,9 +43,10 @@ class Triplets:
 class Following:
     """The r leading singular triplets of each block, found once and then followed.
 
-    One product pair a time is a step of subspace iteration with a Rayleigh–Ritz projection: ``U = orth(J V)``, then the
-    SVD of ``Uᵀ J``. The block is wider than r by ``SPARE``, and its last vector is random at each step, so that no
-    direction stays out for good.
+    A product pair is a step of subspace iteration with a Rayleigh–Ritz projection: ``U = orth(J V)``, then the SVD of
+    ``Uᵀ J``. One a time is enough where a network changes slowly; where the vectors turn, up to ``PAIRS`` follow each
+    other. The block is wider than r by ``SPARE``, and its last vector is drawn anew each time, so that no direction
+    stays out for good.
 
     Args:
         rank: r.
@@ -86,29 +89,23 @@ class Following:
         """
         self._steps += 1
         operators = [old.moved(r.branch, r.input) for old, r in zip(self._proved, residuals, strict=True)]
-        svds = [self._pair(operator, vectors) for operator, vectors in zip(operators, self._vectors, strict=True)]
+        svds = [self._followed(operator, vectors) for operator, vectors in zip(operators, self._vectors, strict=True)]
         return self._related(residuals, operators, svds)
 
-    def _pair(self, operator: JacobianBatch, vectors: Tensor) -> TruncatedSVD:
-        n, b = vectors.shape[:2]
-        if b > self._rank:
+    def _followed(self, operator: JacobianBatch, vectors: Tensor) -> TruncatedSVD:
+        """One pair where the vectors have hardly turned since the last time, up to ``PAIRS`` where they have."""
+        if vectors.shape[1] > self._rank:
             generator = torch.Generator().manual_seed(self._seed * 2654435761 + self._steps)
             vectors = vectors.clone()
             vectors[:, -1] = torch.randn(vectors[:, -1].shape, generator=generator).to(vectors)
-        images = operator.matmat(vectors).flatten(2)  # (n, b, m)
-        basis = torch.linalg.qr(images.mT).Q.mT  # (n, b, m)
-        pulled = operator.rmatmat(basis.reshape(n, b, *operator.out_shape)).flatten(2)  # Uᵀ J (n, b, d)
-        turn, s, v = torch.linalg.svd(pulled, full_matrices=False)
+        for _ in range(PAIRS):
+            found = _pair(operator, vectors)
+            before, after = (v[:, : self._rank].flatten(2) for v in (vectors, found.V))
+            if float((before @ after.mT).square().sum()) >= SETTLED * before.shape[:2].numel():
+                break
+            vectors = found.V
         operator.release()
-        return TruncatedSVD(
-            U=(turn.mT @ basis).reshape(n, b, *operator.out_shape),
-            S=s,
-            V=v.reshape(n, b, *operator.in_shape),
-            residuals=torch.full_like(s, math.nan),
-            converged=torch.zeros_like(s, dtype=torch.bool),
-            matvecs=operator.matvecs,
-            method="krylov",
-        )
+        return found
 
     def _related(
         self, residuals: Sequence[Residual], operators: Sequence[JacobianBatch], svds: Sequence[TruncatedSVD]
@@ -132,6 +129,24 @@ class Following:
         return Triplets(
             torch.stack([svd.S[:, :k] for svd in svds], 1), coupling, mean_over(coupling, pairs), torch.stack(errors, 1)
         )
+
+
+def _pair(operator: JacobianBatch, vectors: Tensor) -> TruncatedSVD:
+    """A step of subspace iteration from right vectors (n, b, *in), and the triplets in the space that it gives."""
+    n, b = vectors.shape[:2]
+    images = operator.matmat(vectors).flatten(2)  # (n, b, m)
+    basis = torch.linalg.qr(images.mT).Q.mT  # (n, b, m)
+    pulled = operator.rmatmat(basis.reshape(n, b, *operator.out_shape)).flatten(2)  # Uᵀ J (n, b, d)
+    turn, s, v = torch.linalg.svd(pulled, full_matrices=False)
+    return TruncatedSVD(
+        U=(turn.mT @ basis).reshape(n, b, *operator.out_shape),
+        S=s,
+        V=v.reshape(n, b, *operator.in_shape),
+        residuals=torch.full_like(s, math.nan),  # known after the next products
+        converged=torch.zeros_like(s, dtype=torch.bool),
+        matvecs=operator.matvecs,
+        method="krylov",
+    )
 
 
 def _name(residual: Residual) -> str:

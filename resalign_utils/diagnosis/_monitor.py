@@ -31,8 +31,9 @@ class AlignmentMonitor:
 
     The same probe inputs are measured again and again: the steps of the states and their angles; σ_1..σ_r of every
     block's Residual Jacobian and the couplings, by one product pair a block that starts from the singular vectors of
-    the time before. Every ``refresh`` times the vectors are found anew from random ones, the derivatives are proved
-    again, and the measurement says how far the numbers had drifted; between, the products that were proved are used.
+    the time before, or a few where these have turned. Every ``refresh`` times the vectors are found anew from random
+    ones, the derivatives are proved again, and the measurement says how far the numbers had drifted; between, the
+    products that were proved are used.
 
     Weights, gradients, buffers, modes and random generators are as before after each measurement: a training with the
     monitor ends bit for bit as one without. It may be called inside of autocast; compiled models are run uncompiled,
@@ -100,7 +101,7 @@ class AlignmentMonitor:
             :meth:`Measurement.scalars` of the new measurement, None if there is none.
         """
         self.steps += 1
-        return self.measure() if self._due(self.steps) else None
+        return (self.measure() or None) if self._due(self.steps) else None
 
     def measure(self, model: nn.Module | None = None, data: ImageData | None = None) -> dict[str, float]:
         """Measure now, whether or not it is time: before the first step, say.

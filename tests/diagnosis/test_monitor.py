@@ -1,6 +1,5 @@
 """A monitor follows the full measure, and leaves the training bit for bit as it was."""
 
-import copy
 import random
 from itertools import pairwise
 
@@ -55,7 +54,7 @@ def images(n, seed=0):
 
 def trained(model, monitored, *, steps=12, forward=None, **how):
     """Losses of a training of AdamW, its end state, and the monitor."""
-    forward = forward or model
+    forward = model if forward is None else forward
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model.train()
@@ -177,18 +176,16 @@ def test_full_measures_are_those_of_measure_alignment(digits):
     assert (found.residuals < 1e-3).all()
 
 
-@pytest.mark.parametrize(("config", "epochs"), [
-    (ra.ResNetConfig(depth=6, width=32), 40),
-    (ra.ResNetConfig(depth=3, width=4, kind="conv"), 6),
+@pytest.mark.parametrize(("config", "epochs", "every"), [
+    (ra.ResNetConfig(depth=6, width=32), 40, 7),
+    (ra.ResNetConfig(depth=3, width=4, kind="conv"), 8, 2),
 ])  # fmt: skip
-def test_warm_alignment_stays_within_two_hundredths_of_the_full_one(digits, config, epochs):
+def test_warm_alignment_stays_within_two_hundredths_of_the_full_one(digits, config, epochs, every):
     x, _ = digits.sample(per_class=1)
     x, reports = x[:6], []
     model = ra.build_model(config, digits, seed=0)
-    monitor = ra.AlignmentMonitor(model, x, every=epochs // 6 + 1, refresh=1000)
-    full = ra.Monitor(
-        "full", lambda model, _: reports.append(ra.measure_alignment(model, x, k=4)), every=epochs // 6 + 1
-    )
+    monitor = ra.AlignmentMonitor(model, x, every=every, refresh=1000)
+    full = ra.Monitor("full", lambda model, _: reports.append(ra.measure_alignment(model, x, k=4)), every)
     ra.train(model, digits, ra.TrainConfig(epochs=epochs, lr=0.5), monitors=[monitor, full])
     assert len(monitor.history) == len(reports) >= 5
     assert [m.fresh for m in monitor.history] == [True] + [False] * (len(reports) - 1)
@@ -213,15 +210,16 @@ def test_a_wrong_subspace_is_left_and_its_drift_is_shown():
     for _ in range(4):
         monitor.measure()
     first, *warm, last = monitor.history
-    torch.testing.assert_close(first.singular_values, torch.tensor([[8.0, 7.0]] * 2))
-    assert (warm[0].singular_values[:, 1] < 1.0).all()  # the second is not in a block with one random vector
-    assert (warm[0].residuals.max() > 0.01).all()
+    truth = torch.tensor([[8.0, 7.0]] * 2)
+    torch.testing.assert_close(first.singular_values, truth)
+    errors = [float((m.singular_values - truth).abs().max()) for m in warm]
+    assert errors[0] > 0.1  # one random vector a time finds them, but not at once
+    assert warm[0].residuals.max() > 0.01
+    assert errors[-1] < 0.01
     assert last.fresh
-    torch.testing.assert_close(last.singular_values, torch.tensor([[8.0, 7.0]] * 2), atol=1e-3, rtol=1e-3)
-    assert last.drift.singular_values.abs().max() < 0.2  # the random vectors have brought it near
+    torch.testing.assert_close(last.singular_values, truth, atol=1e-3, rtol=1e-3)
+    assert last.drift.singular_values.abs().max() < 0.01
     assert all(m.drift is None for m in (first, *warm))
-    again = copy.deepcopy(monitor.history[-1].drift)
-    assert again.coupling.shape == (2, 2)
 
 
 def test_drift_is_warm_minus_full_at_the_same_weights():
@@ -299,7 +297,7 @@ def test_distributed_training_is_measured_on_rank_0_alone(gloo, monkeypatch):
 
 
 def test_by_default_it_keeps_to_its_share_of_the_time(monkeypatch):
-    now, costs = [0.0], iter([2.0, 0.25, 0.5])
+    now, costs = [0.0], iter([2.0, 0.25, 0.5, 0.5])
     monkeypatch.setattr(_monitor.time, "perf_counter", lambda: now[0])
     monitor = ra.AlignmentMonitor(built(), images(5))
     measured = monitor._measured
@@ -315,10 +313,7 @@ def test_by_default_it_keeps_to_its_share_of_the_time(monkeypatch):
         now[0] += 1.0
         if monitor.step() is not None:
             taken.append(step)
-    assert taken == [1, 2, 11]  # the first is not counted; 0.25 / 0.03 = 8.3 steps of a second; then 16.7
-    costs = iter([0.5])
-    now[0] = 1e3
-    assert monitor.step() is not None
+    assert taken == [1, 2, 11, 28]  # the first is not counted; 0.25 / 0.03 = 8.3 steps of a second; then 16.7
 
 
 def test_train_takes_it_as_a_monitor(digits):
