@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from . import comparison, diagnosis, door, growth, network, processes, rates
+from . import comparison, diagnosis, door, growth, monitoring, network, processes, rates
 from .measuring import measuring
 from .operators import warm_up
 from .plan import Plan
@@ -69,6 +69,7 @@ GROUPS: dict[str, Callable[[Plan], list[Table]]] = {
     "rates": rates.rates,
     "growth": growth.growth,
     "training": forming,
+    "monitor": monitoring.monitoring,
 }
 
 
@@ -118,9 +119,9 @@ def main() -> None:
 
 
 def measured(name: str, plan: Plan, revision: str | None = None) -> list[Table]:
-    """A group's tables that have rows; all but the training use the threads of the decompositions."""
+    """A group's tables that have rows; all but trainings use the threads of the decompositions."""
     work = groups(revision)[name]
-    if name == "training":
+    if name in ("training", "monitor"):
         found = work(plan)
     else:
         with threads(plan.threads):

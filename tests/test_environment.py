@@ -89,7 +89,10 @@ def imported(*folders):
 def test_what_is_imported_is_declared(files):
     project, _ = files
     ours = set(bounds(project["project"]["dependencies"]))
-    assert imported("resalign_utils", "experiments") <= ours
+    extras = set(bounds(line for lines in project["project"]["optional-dependencies"].values() for line in lines))
+    assert imported("resalign_utils", "experiments") <= ours | extras
+    assert extras.isdisjoint(ours)
+    assert extras <= set(bounds(project["dependency-groups"]["test"]))
     assert imported("tests") <= ours | set(
         bounds([*project["dependency-groups"]["test"], *project["dependency-groups"]["book"]])
     )

@@ -11,6 +11,7 @@ from benchmarks import comparison, recording
 from benchmarks.door import door
 from benchmarks.fits import exponent
 from benchmarks.memory import in_child, measured
+from benchmarks.monitoring import monitoring
 from benchmarks.operators import STATES, case, network
 from benchmarks.peers import Counted, Textbook, products, replay, ways
 from benchmarks.plan import Plan
@@ -146,6 +147,17 @@ def test_price_of_the_proof():
     assert [row["n"] for row in table.rows] == [1, 10]
     for row in table.rows:
         assert 0 < row["product"] < row["opening"] < row["whole"]
+
+
+def test_cost_of_a_monitor():
+    (table,) = monitoring(Plan(torch.device("cpu"), quick=True))
+    (row,) = table.rows
+    assert len(row["without"]) == len(row["with"]) == 1
+    assert row["measurements"] >= 2  # the untrained network, and the last epoch
+    assert row["first"] > 0
+    assert 0 < row["each"] < row["with"][0]
+    assert row["drift"] is None
+    assert "% |" in table.markdown()
 
 
 def test_no_row_is_begun_when_time_is_up(capsys):

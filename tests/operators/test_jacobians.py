@@ -464,3 +464,29 @@ def test_no_warning_reaches_the_user(spawn):
     child = spawn(first_products)
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_moved_jacobians_are_those_of_the_weights_of_now():
+    layer = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    proved, other = JacobianBatch(layer, normal(4, 3)), normal(4, 3, seed=7)
+    v = normal(4, 2, 3, seed=8)
+    proved.matmat(v)
+    with torch.no_grad():
+        layer[0].weight.mul_(2)
+    moved = proved.moved(layer, other)
+    assert_close(moved.matmat(v), JacobianBatch(layer, other).matmat(v), rtol=1e-12, atol=1e-12)
+    assert_close(moved.dense(), differences(layer, other, 1e-6).detach(), rtol=1e-6, atol=1e-8)
+    assert moved.shape == proved.shape
+
+
+def test_moved_jacobians_must_be_like_the_proved_ones():
+    layer = nn.Linear(3, 2).double()
+    proved = JacobianBatch(layer, normal(4, 3))
+    with pytest.raises(ValueError, match=r"as it was proved, with inputs \(4, 3\).*got \(5, 3\)"):
+        proved.moved(layer, normal(5, 3))
+    with pytest.raises(ValueError, match=r"with results \(4, 2\).*got \(4, 6\)"):
+        proved.moved(nn.Linear(3, 6).double(), normal(4, 3))
+    with torch.no_grad():
+        layer.weight.fill_(math.inf)
+    with pytest.raises(ValueError, match="is NaN or infinite"):
+        proved.moved(layer, normal(4, 3))
