@@ -75,8 +75,11 @@ class Following:
         """Decompose from random vectors until converged; the products must have been proved at these weights."""
         svds = []
         for residual, operator in zip(residuals, self._proved, strict=True):
-            options = SVDOptions("dense" if min(operator.shape) <= FORMED else "krylov", CONVERGED, self._seed)
-            svds.append(decompose(operator, min(self._rank + SPARE, *operator.shape), options))
+            # spare vectors are free where matrices are formed; by products they would cost a third more
+            side = min(operator.shape)
+            formed = side <= FORMED
+            k = min(self._rank + SPARE, side) if formed else self._rank
+            svds.append(decompose(operator, k, SVDOptions("dense" if formed else "krylov", CONVERGED, self._seed)))
             warn_if_unconverged(svds[-1], CONVERGED, f" of {_name(residual)}")
             operator.release()
         return self._related(residuals, self._proved, svds)
@@ -94,10 +97,12 @@ class Following:
 
     def _followed(self, operator: JacobianBatch, vectors: Tensor) -> TruncatedSVD:
         """One pair where the vectors have hardly turned since the last time, up to ``PAIRS`` where they have."""
-        if vectors.shape[1] > self._rank:
+        width = min(self._rank + SPARE, *operator.shape)
+        if width > self._rank:
+            kept = vectors[:, : width - 1]
             generator = torch.Generator().manual_seed(self._seed * 2654435761 + self._steps)
-            vectors = vectors.clone()
-            vectors[:, -1] = torch.randn(vectors[:, -1].shape, generator=generator).to(vectors)
+            shape = len(kept), width - kept.shape[1], *operator.in_shape
+            vectors = torch.cat([kept, torch.randn(shape, generator=generator).to(kept)], 1)
         for _ in range(PAIRS):
             found = _pair(operator, vectors)
             before, after = (v[:, : self._rank].flatten(2) for v in (vectors, found.V))

@@ -43,8 +43,8 @@ class AlignmentMonitor:
         model: the network that trains, as :func:`trace` takes it, in any mode.
         x: probe inputs (n, ...), a handful: costs grow with n · L · r.
         every: number of steps from one measurement to the next. If not given, a measurement is taken when the training
-            has gone on for 33 times as long as the last one took, which keeps them below 3 % of the time; the first is
-            not counted.
+            has gone on for 33 times as long as the last one took, which keeps them below 3 % of the time. The first, a
+            full measure, comes on top: ``history[0].seconds``.
         rank: r, the number of singular values and vectors.
         refresh: number of measurements from one fresh start to the next.
         first_step: steps that were done before, in a training that is taken up again.
