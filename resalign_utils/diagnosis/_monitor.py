@@ -23,7 +23,7 @@ from ._untouched import untouched
 if TYPE_CHECKING:
     from ..data import ImageData
 
-SHARE = 0.03  # of the training time, that measurements may take if no `every` is given
+SHARE = 0.025  # of the training time, that measurements may take if no `every` is given
 
 
 class AlignmentMonitor:
@@ -43,7 +43,7 @@ class AlignmentMonitor:
         model: the network that trains, as :func:`trace` takes it, in any mode.
         x: probe inputs (n, ...), a handful: costs grow with n · L · r.
         every: number of steps from one measurement to the next. If not given, a measurement is taken when the training
-            has gone on for 33 times as long as the last one took, which keeps them below 3 % of the time. The first, a
+            has gone on for 40 times as long as the last one took: they take 2.5 % of the time. The first, a
             full measure, comes on top: ``history[0].seconds``.
         rank: r, the number of singular values and vectors.
         refresh: number of measurements from one fresh start to the next.

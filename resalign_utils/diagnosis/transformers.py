@@ -17,7 +17,7 @@ class AlignmentCallback(TrainerCallback):
     Args:
         x: probe inputs (n, ...), as of :class:`AlignmentMonitor`; they are moved to the model.
         network: the network to measure in the Trainer's model, which itself must map x to logits if it is left out.
-        every: steps between measurements; 3 % of the time if not given.
+        every: steps between measurements; 2.5 % of the time if not given.
         rank: number of singular values and vectors.
         refresh: measurements between fresh starts.
 

@@ -297,7 +297,7 @@ def test_distributed_training_is_measured_on_rank_0_alone(gloo, monkeypatch):
 
 
 def test_by_default_it_keeps_to_its_share_of_the_time(monkeypatch):
-    now, costs = [0.0], iter([2.0, 0.25, 0.5, 0.5])
+    now, costs = [0.0], iter([2.0, 0.26, 0.31, 0.5])
     monkeypatch.setattr(_monitor.time, "perf_counter", lambda: now[0])
     monitor = ra.AlignmentMonitor(built(), images(5))
     measured = monitor._measured
@@ -313,7 +313,7 @@ def test_by_default_it_keeps_to_its_share_of_the_time(monkeypatch):
         now[0] += 1.0
         if monitor.step() is not None:
             taken.append(step)
-    assert taken == [1, 2, 11, 28]  # the first is not counted; 0.25 / 0.03 = 8.3 steps of a second; then 16.7
+    assert taken == [1, 2, 13, 26]  # the first is not counted; 0.26 s / 0.025 = 10.4 s, 0.31 s / 0.025 = 12.4 s
 
 
 def test_train_takes_it_as_a_monitor(digits):
