@@ -174,7 +174,7 @@ def compare(
     reports: Mapping[str, Sequence[AlignmentReport]],
     scores: Sequence[str] = ("alignment", "line_shape_score", "step_cv", "rank_drop"),
 ) -> pd.DataFrame:
-    """Put several kinds of networks side by side, one row a kind, one column a score of :meth:`summary`.
+    """Put several kinds of networks side by side: a row a kind, a column a score of :meth:`AlignmentReport.summary`.
 
     Args:
         reports: for each kind, the reports of its networks, one a seed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -95,17 +96,22 @@ class ProofOfConcept:
     @property
     def choice(self) -> str:
         """The candidate that is recommended, see :attr:`rule`."""
-        return self._steps()[-1]
+        eligible = self._eligible()
+        kept = (name for place, name in enumerate(eligible) if not self._beaten_by(name, eligible[place + 1 :]))
+        return next(kept, self.candidates[0])
 
-    def _steps(self) -> list[str]:
-        """The candidates that were the choice for a while, the simplest first and the choice last."""
-        steps = [self.candidates[0]]
-        for name in self.candidates[1:]:
-            pair = self.scores(name), self.scores(steps[-1])
-            gain = paired(name, steps[-1], *pair, self.overlap, self.step, self._level)
-            if gain.mean >= self.margin and gain.low > 0:
-                steps.append(name)
-        return steps
+    def _eligible(self) -> list[str]:
+        """What is shown to beat the most frequent class, the simplest first."""
+        return [name for name in self.candidates[1:] if self._beats(name, self.candidates[0])]
+
+    def _beaten_by(self, name: str, others: Sequence[str]) -> str | None:
+        """The best of the others that are shown to beat it."""
+        return max((o for o in others if self._beats(o, name)), key=lambda o: np.mean(self.scores(o)), default=None)
+
+    def _beats(self, better: str, other: str) -> bool:
+        pair = self.scores(better), self.scores(other)
+        gain = paired(better, other, *pair, self.overlap, self.step, self._level)
+        return gain.mean >= self.margin and gain.low > 0
 
     @property
     def differences(self) -> tuple[Difference, ...]:
@@ -118,11 +124,11 @@ class ProofOfConcept:
     @property
     def rule(self) -> str:
         """How the recommendation is found."""
+        gain = f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)} of {self._score}"
         return (
-            "begin with the simplest candidate; go on to a less simple one only where it gains at least "
-            f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)} of {self._score}, with the whole interval above "
-            f"zero also at {100 * self._level:.3g} %, so that noise passes in at most one of twenty data sets. "
-            f"Simplest first: {', '.join(self.candidates)}."
+            f"of all that beat {self._called(FREQUENT)}, the simplest that nothing less simple beats. To beat is to "
+            f"gain at least {gain}, with the interval above zero also at {100 * self._level:.3g} %, so that noise "
+            "passes in about one of twenty data sets at most. Simplest first: " + ", ".join(self.candidates) + "."
         )
 
     @property
@@ -137,14 +143,19 @@ class ProofOfConcept:
     @property
     def recommendation(self) -> str:
         """What to take, with the numbers that say so, and what is known of the skips."""
-        best, choice, steps = self.best, self.choice, self._steps()
-        text = f"Take {choice} ({self._score} {np.mean(self.scores(choice)):.3f})."
-        if len(steps) > 1:
-            text += f" It beats {self._called(steps[-2])} by {self.difference(choice, steps[-2])}."
+        best, choice, eligible = self.best, self.choice, self._eligible()
+        score = f"{self._score} {np.mean(self.scores(choice)):.3f}"
+        if choice in eligible:
+            first, place = self.candidates[0], eligible.index(choice)
+            gain = self.difference(choice, first)
+            text = f"Take {self._called(choice)} ({score}). It beats {self._called(first)} by {gain}."
+            if place and (winner := self._beaten_by(eligible[place - 1], eligible[place:])):
+                gain = self.difference(winner, eligible[place - 1])
+                text += f" The simpler {eligible[place - 1]} is beaten by {self._called(winner)} by {gain}."
         else:
             text = (
-                f"Take no model yet: nothing is shown to beat {self._called(choice)} ({self._score} "
-                f"{np.mean(self.scores(choice)):.3f}). The examples are too few, or do not tell the classes."
+                f"Take no model yet: nothing is shown to beat {self._called(choice)} ({score}). The examples are too "
+                "few, or do not tell the classes."
             )
         if best != choice:
             gain = self.difference(best, choice)
@@ -158,7 +169,11 @@ class ProofOfConcept:
         return f"{text} Skips, with minus without: {skips}; {verdict}."
 
     def _called(self, name: str) -> str:
-        return f"always saying {self.frequent!r}" if name == FREQUENT else name
+        if name == FREQUENT:
+            return f"always saying {self.frequent!r}"
+        return {WITH: "the network with skips", HALF: "the network with half of the skips"}.get(
+            name, "the network without skips" if name == WITHOUT else name
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """One row a candidate and seed, with the fields of :class:`ProofRun` as columns."""
