@@ -97,7 +97,8 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 def logits_of(output: Any) -> Tensor:
     """The logits in what a model returned: the field ``logits``, or the first tensor."""
-    tensors = tensors_of(getattr(output, "logits", output))
+    logits = getattr(output, "logits", None)
+    tensors = tensors_of(output if logits is None else logits)
     if not tensors:
         raise TypeError(
             f"Expected a model that returns its logits, a tensor; it returned {type(output).__name__}. Wrap it in a "

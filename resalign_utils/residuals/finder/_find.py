@@ -22,7 +22,11 @@ from ._program import Program
 from ._sums import Other, ResidualSum, find_sums
 from ._tape import record
 
-_SAME = {torch.float32: 1e-4, torch.float64: 1e-9}  # of the program's output and the model's, relative to the largest
+# How far the program's output may be from the model's, relative to the largest entry. What a model in float32 makes by
+# itself, a factor, a mask, is rounded to it in the program, and not where the model is evaluated in float64.
+_SAME = {torch.float32: 1e-4, torch.float64: 1e-9}
+_SAME_AS_SINGLE = 1e-6
+_REGISTER = "Register its blocks by their types with @resalign_utils.residual_branch.register."
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,22 @@ class Finder:
             raise
         except Exception:  # it asks for a dtype: compared in its own arithmetic alone
             pair = [], []
-        for mine, own in (self._both(inputs), pair):
-            for a, b in zip(mine, own, strict=True):
-                if not b.is_floating_point():
-                    continue
-                if a.shape != b.shape or bool((a - b).abs().max() > _SAME[b.dtype] * b.abs().max()):
-                    raise ValueError(
-                        f"{type(self._model).__name__} does other operations for other inputs: the list of those that "
-                        "it did for the first does not give its output at all. Register its blocks by their types with "
-                        "@resalign_utils.residual_branch.register."
-                    )
+        direct = self._both(inputs)
+        if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in direct[1]):
+            raise ValueError(
+                f"{type(self._model).__name__} gives an output whose way from its inputs cannot be seen, through NumPy "
+                f"or a library of its own, say. {_REGISTER}"
+            )
+        widened = any(tensor.dtype == torch.float32 for tensor in direct[1])
+        for mine, own, tolerance in (
+            *((a, b, _SAME.get(b.dtype, _SAME[torch.float32])) for a, b in zip(*direct, strict=True)),
+            *((a, b, _SAME_AS_SINGLE if widened else _SAME[torch.float64]) for a, b in zip(*pair, strict=True)),
+        ):
+            if not _same(mine, own, tolerance):
+                raise ValueError(
+                    f"{type(self._model).__name__} does other operations for other inputs: the list of those that it "
+                    f"did for the first does not give its output at all. {_REGISTER}"
+                )
 
     def output_from(self, block: FoundBlock, z: Tensor, inputs: Inputs) -> Tensor:
         """The model's first output where a sum gives z (n, *out) in place of its own, and all else follows."""
@@ -178,12 +188,14 @@ def _program(model: nn.Module, inputs: Inputs) -> Program:
         return _tensors(model(*args, **kwargs))
 
     tapes = []
+    order = _masked_first(inputs)
     for rows in (2, 3):
-        few = inputs.rows(torch.arange(rows, device=inputs.data.device) % len(inputs))
+        few = inputs.rows(order[torch.arange(rows, device=order.device) % len(inputs)])
         tapes.append(record(model, call, list(few.tensors)))
     program = Program(*tapes)
+    by_value = program.reached_from(n for n in program.live if program.dtypes[n].is_floating_point)
     for place, operation in enumerate(program.operations):
-        if chooses(operation) and any(number in program.live for number in program.sources[place]):
+        if chooses(operation) and any(number in by_value for number in program.sources[place]):
             raise ValueError(
                 f"chooses what it does by the values of its inputs ({operation.op} in '{operation.module}'), so that "
                 "its operations at one input say nothing of those at another"
@@ -194,6 +206,24 @@ def _program(model: nn.Module, inputs: Inputs) -> Program:
 def _tensors(output: object) -> list[Tensor]:
     """The logits, then all tensors in what a model returned."""
     return [logits_of(output), *tensors_of(output)]
+
+
+def _masked_first(inputs: Inputs) -> Tensor:
+    """The rows (n,), those first whose masks hide most: what a model leaves out for a full mask is to be seen."""
+    hidden = torch.zeros(len(inputs), device=inputs.data.device)
+    for tensor in inputs.tensors[1:]:
+        hidden += (tensor == 0).flatten(1).sum(1).to(hidden)
+    return hidden.argsort(descending=True, stable=True)
+
+
+def _same(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether all entries agree, relative to the largest; infinite ones and NaN have to be in the same places."""
+    if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
+        return False
+    if not (b.is_floating_point() or b.is_complex()):
+        return True  # places of a largest entry, say, which rounding may move
+    a, b = (torch.where(b.isfinite(), tensor, 0) for tensor in (a, b))
+    return b.numel() == 0 or bool((a - b).abs().max() <= tolerance * b.abs().max())
 
 
 def _is_in(module: str, names: Sequence[str]) -> bool:

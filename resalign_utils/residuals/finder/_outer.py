@@ -50,7 +50,7 @@ class _Outer:
         module = self._program.operations[s.place].module
         alone = module != "" and self._modules.count(module) == self._calls(module)
         region = self._to_next_state(i)
-        if region is not None and (not alone or all(self._inside(place, s) for place in region[1])):
+        if region is not None and all(self._inside(place, s) for place in region[1]):
             return region[0]
         return self.within_module(s) if alone else None
 
@@ -80,30 +80,23 @@ class _Outer:
 
     def within_module(self, s: ResidualSum) -> int | None:
         """σ(z), where all that the adding module does after its sum are activations and normalisations of it."""
-        program, moving, last = self._program, {s.z}, None
+        program, moving, last, seen = self._program, {s.z}, None, False
+        open_ = set(program.takers[s.z])  # operations that take a value of ``moving`` and are not done yet
         for place in range(s.place + 1, len(program.operations)):
+            if place not in open_ or not self._inside(place, s):
+                continue
             operation = program.operations[place]
             sources = [number for number in program.sources[place] if number in program.live]
-            if not any(number in moving for number in sources) or not self._inside(place, s):
-                continue
             if is_matrix(operation) or not all(number in moving for number in sources):
                 return last
             outputs = [number for number in operation.outputs if number is not None]
             moving.update(outputs)
-            if self._is_cut(moving, outputs[0], s.z):
+            open_.remove(place)
+            seen = seen or is_outer(operation)
+            only = not any(program.takers[number] for number in outputs[1:])
+            comes_out = any(number in program.outputs for number in moving - set(outputs))
+            # σ(z) is a value that all which depends on z, and is used later, has passed
+            if seen and not open_ and only and not comes_out and program.size(outputs[0]) == program.size(s.z):
                 last = outputs[0]
+            open_.update(*(program.takers[number] for number in outputs))
         return last
-
-    def _is_cut(self, moving: set[int], y: int, z: int) -> bool:
-        """Whether all that depends on z passes y."""
-        return all(
-            number == y
-            or (
-                all(set(self._outputs(place)) <= moving for place in self._program.takers[number])
-                and (number != z or bool(self._program.takers[z]))
-            )
-            for number in moving
-        )
-
-    def _outputs(self, place: int) -> list[int]:
-        return [number for number in self._program.operations[place].outputs if number is not None]

@@ -6,6 +6,7 @@ rows. That the list is the network is proved where it is used, by its output at 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,7 @@ class Program:
         producer: for each value, the place of its operation; None for inputs.
         sources: for each operation, the numbers of the values that it takes.
         shapes: for each value, its shape; a side may be :class:`Affine`.
+        dtypes: for each value.
 
     Raises:
         ValueError: the two tapes are not of one list of operations, or an operation draws by chance; the text begins
@@ -59,6 +61,7 @@ class Program:
         self.operations = [_merged(a, b) for a, b in zip(two.operations, three.operations, strict=True)]
         self.inputs, self.outputs, self.ends = two.inputs, two.outputs, two.ends
         self.shapes = [_merged_value(a, b, "a shape") for a, b in zip(two.shapes, three.shapes, strict=True)]
+        self.dtypes = two.dtypes
         self.producer: list[int | None] = [None] * len(self.shapes)
         self.sources: list[list[int]] = []
         for place, operation in enumerate(self.operations):
@@ -77,6 +80,13 @@ class Program:
             for number in set(numbers):
                 takers[number].append(place)
         return takers
+
+    def size(self, number: int) -> tuple[int, int]:
+        """How many entries a value has at two rows and at three."""
+        two, three = (
+            [side.at(n) if isinstance(side, Affine) else side for side in self.shapes[number]] for n in (2, 3)
+        )
+        return math.prod(two), math.prod(three)
 
     def reached_from(self, numbers: Iterable[int]) -> set[int]:
         """The values that depend on some of ``numbers``, these included."""

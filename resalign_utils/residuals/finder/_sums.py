@@ -75,13 +75,19 @@ class Other:
 
 def find_sums(program: Program) -> tuple[list[ResidualSum], list[Other]]:
     """The residual sums in the order in which they are computed, and what else adds or joins."""
-    sums, others = dict[int, ResidualSum](), dict[int, Other]()
+    sums, others, before = dict[int, ResidualSum](), dict[int, Other](), set[int]()
     for number in program.inputs:
-        for place, found in _Search(program, number).all().items():
+        search = _Search(program, number)
+        for place, found in search.all().items():
+            if place in sums or place in others:
+                continue
             if isinstance(found, ResidualSum):
-                sums.setdefault(place, found)
+                # a mask enters every layer: where other inputs meet it, only a stream that passes the sum is a state
+                if found.z not in before or search.all_pass(found.h, found.z):
+                    sums[place] = found
             else:
-                others.setdefault(place, found)
+                others[place] = found
+        before |= search.moving
     kept, nested = _disentangled(program, sums)
     others |= nested
     return kept, [others[place] for place in sorted(others) if place not in {s.place for s in kept}]
@@ -91,10 +97,10 @@ class _Search:
     """The sums of what depends on one input of the network; all else is constant."""
 
     def __init__(self, program: Program, root: int) -> None:
-        self._program, self._moving = program, program.reached_from([root])
+        self._program, self.moving = program, program.reached_from([root])
         self._before, self._depth = {root: root}, {root: 0}
         for place, sources in enumerate(program.sources):
-            moving = [number for number in sources if number in self._moving]
+            moving = [number for number in sources if number in self.moving]
             if not moving:
                 continue
             dominator = moving[0]
@@ -107,7 +113,7 @@ class _Search:
         """What was found, by the place of the addition."""
         found = dict[int, ResidualSum | Other]()
         for place, operation in enumerate(self._program.operations):
-            operands = moving_operands(operation, self._moving)
+            operands = moving_operands(operation, self.moving)
             if addends(operation) is not None and len(operands) == 2:
                 if not self._is_inner(place) and (what := self._decide(place)) is not None:
                     found[place] = what
@@ -116,7 +122,7 @@ class _Search:
         return found
 
     def _sources(self, place: int) -> list[int]:
-        return [number for number in self._program.sources[place] if number in self._moving]
+        return [number for number in self._program.sources[place] if number in self.moving]
 
     def _nearest_common(self, a: int, b: int) -> int:
         while a != b:
@@ -155,6 +161,10 @@ class _Search:
     def _decide(self, place: int) -> ResidualSum | Other | None:
         terms, (z,) = self._terms(place), self._outputs(place)
         h = self._before[z]
+        if (dtype := self._program.dtypes[h]).is_complex:
+            return Other(place, "sum", f"What its terms come from is {dtype}: Residual Jacobians are of real states.")
+        if not dtype.is_floating_point:
+            return None  # masks and token numbers are no states
         kinds, mixed, gates = self._seen_from(h, z, terms)
         if not any(mixed):
             return None  # the formula of an activation, a rotary angle, ...
@@ -183,18 +193,10 @@ class _Search:
             if not keeps_entries(operation) or operation.several or len(self._sources(place)) != 1:
                 break
             (before,) = self._sources(place)
-            if self._size(before) != self._size(h):
+            if self._program.size(before) != self._program.size(h):
                 break  # an expansion
             h = before
         return h
-
-    def _size(self, number: int) -> tuple[int, int]:
-        """Number of entries at two and at three rows."""
-        sizes = [1, 1]
-        for i, n in enumerate((2, 3)):
-            for side in self._program.shapes[number]:
-                sizes[i] *= side if isinstance(side, int) else side.at(n)
-        return sizes[0], sizes[1]
 
     def _seen_from(self, h: int, z: int, terms: list[Term]) -> tuple[list[Simplicity], list[bool], bool]:
         """How simply each term depends on h, whether it does by a matrix, and whether all are gated."""
@@ -234,11 +236,11 @@ class _Search:
             kinds, mixed, _ = self._seen_from(h, z, terms)
             reached = self._program.reached_from([h])
             depends = all(terms[i][0] in reached for i in rest)
-            if depends and any(mixed[i] and kinds[i] == Simplicity.OTHER for i in rest) and self._all_pass(h, z):
+            if depends and any(mixed[i] and kinds[i] == Simplicity.OTHER for i in rest) and self.all_pass(h, z):
                 found.append(self._made(place, h, z, terms, skip, Simplicity.IDENTITY, held=True))
         return found[0] if len(found) == 1 else None
 
-    def _all_pass(self, h: int, z: int) -> bool:
+    def all_pass(self, h: int, z: int) -> bool:
         """Whether all that depends on h and comes out has come through z."""
         program, reached = self._program, {h}
         for place, sources in enumerate(program.sources):
@@ -265,6 +267,8 @@ def _disentangled(program: Program, sums: dict[int, ResidualSum]) -> tuple[list[
     bodies = {place: set(program.plan([s.h], [s.z])[0]) for place, s in sums.items()}
     kept, others = dict(sums), dict[int, Other]()
     for place in sorted(sums, key=lambda p: len(bodies[p])):
+        if place not in kept:
+            continue
         inside = [other for other in kept if other != place and other in bodies[place]]
         if len(inside) == 1:
             inner = kept.pop(inside[0])
