@@ -34,7 +34,7 @@ _SHIFT = _packets("add sub rsub")
 _SCALED = _packets(
     "neg avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d "
     "max_pool2d_with_indices max_pool3d_with_indices amax amin max min native_batch_norm cudnn_batch_norm "
-    "_native_batch_norm_legit_no_training constant_pad_nd slice select narrow split split_with_sizes chunk unbind "
+    "_native_batch_norm_legit_no_training constant_pad_nd slice select narrow split split_with_sizes unsafe_split unsafe_chunk chunk unbind "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d "
     "_upsample_nearest_exact2d upsample_linear1d pixel_shuffle pixel_unshuffle roll flip repeat "
     "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col col2im"

@@ -175,10 +175,19 @@ class _Search:
             if max(kinds) < Simplicity.OTHER:
                 made = self._made(place, h, z, terms, skip, Simplicity(least), held=False)
                 return Other(place, "sum", "All of its terms are linear in the state: it is one linear layer.", made)
+            if kinds[skip] > Simplicity.IDENTITY and self._enters(terms[skip][0], h, [terms[i][0] for i in rest]):
+                return self._around_others(place, z, terms) or Other(
+                    place, "sum", "Its skip enters the branch as well, beside what both come from: two streams meet."
+                )
             if any(mixed[i] for i in rest):
                 return self._made(place, h, z, terms, skip, Simplicity(least), held=False)
             return None
         return self._around_others(place, z, terms) or self._refused(place, kinds, gates)
+
+    def _enters(self, skip: int, h: int, rest: list[int]) -> bool:
+        """Whether a skip that is not h itself is on the way to the other terms."""
+        start = self._climbed(skip)
+        return start != self._climbed(h) and any(number in self._program.reached_from([start]) for number in rest)
 
     def _made(
         self, place: int, h: int, z: int, terms: list[Term], skip: int, kind: Simplicity, *, held: bool

@@ -6,6 +6,7 @@ layers, and their like have come apart into a few hundred kinds of operation.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,18 +97,30 @@ def record(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor]) ->
     except Exception:  # a custom autograd.Function cannot be functionalised: its operations are seen as well
         try:
             return _recorded(model, call, tensors, functional=False)
-        except _InPlace:
-            pass
         except torch.OutOfMemoryError:
             raise
         except Exception as plain:
-            error = plain
-        why = next(iter(str(error).strip().splitlines()), "")
-        raise ValueError(f"cannot be followed operation by operation ({type(error).__name__}: {why})") from error
+            why = next(iter(str(plain).strip().splitlines()), "")
+            raise ValueError(f"cannot be followed operation by operation ({type(plain).__name__}: {why})") from plain
 
 
-class _InPlace(Exception):
-    """An operation wrote on a tensor that it was given."""
+def _without_writing(op: Any) -> Any:
+    """The operator that gives what an operator in place writes: ``add`` for ``add_``.
+
+    Inside of recurrent layers, and of a custom autograd.Function, some are left. That nothing else reads what they
+    write is shown by the output of the whole list.
+    """
+    if not op._schema.is_mutable:
+        return op
+    if op is aten.transpose_.default:
+        return aten.transpose.int
+    writes = [argument.alias_info is not None and argument.alias_info.is_write for argument in op._schema.arguments]
+    name = op._schema.name.partition("::")[2]
+    packet = getattr(aten, name.removesuffix("_"), None)
+    own = name.endswith("_") and writes[0] and not any(writes[1:])
+    if not own or packet is None or op._overloadname not in packet.overloads():
+        raise RuntimeError(f"{op} writes on its arguments")
+    return getattr(packet, op._overloadname)
 
 
 def _recorded(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor], *, functional: bool) -> Tape:
@@ -174,6 +187,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, tape: Tape, numbers: Any, where: _Where, functional: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tape, self._numbers, self._where, self._functional = tape, numbers, where, functional
+        self._stacked = WeakTensorKeyDictionary()  # what a stack is of, and along which side
         self.awaiting = 0
 
     def name(self, tensors: Any) -> None:
@@ -194,18 +208,25 @@ class _Recorder(TorchDispatchMode):
             result = op(*args)
             self.name([result])
             return result
-        if op._schema.is_mutable and not self._functional and self._writes(op, args):
-            raise _InPlace
         if op is aten._convolution.default:  # as scripted models call it, with cuDNN's switches behind
             op, args = aten.convolution.default, args[:9]
         if op in _ADDS_A_PRODUCT and isinstance(args[0], Tensor) and args[0] in self._numbers:
             return self._apart(_ADDS_A_PRODUCT[op], *args, **kwargs)
+        if op.overloadpacket is aten.lerp and args[0] in self._numbers and args[1] in self._numbers:
+            return self._between(*args)
+        if op.overloadpacket is aten.sum and args[0] in self._stacked:
+            parts, side = self._stacked[args[0]]
+            if self._over(args, kwargs) == side:
+                return functools.reduce(self._plus, parts)
         noted = tree_map_only(Tensor, self._noted, (tuple(args), dict(kwargs)))
         result = op(*args, **kwargs)
+        if op.overloadpacket is aten.stack and all(value in self._numbers for value in args[0]):
+            self._stacked[result] = tuple(args[0]), (args[1] if len(args) > 1 else 0) % result.dim()
         several = isinstance(result, tuple | list)
         values = result if several else [result]
         outputs = tuple(self._number(value) if isinstance(value, Tensor) else None for value in values)
         module, call = self._where.stack[-1]
+        op = _without_writing(op)
         self._tape.operations.append(Operation(op, noted[0], noted[1], outputs, several, module, call))
         return result
 
@@ -217,13 +238,24 @@ class _Recorder(TorchDispatchMode):
         second = self.__torch_dispatch__(product, (), (a, b))
         return self.__torch_dispatch__(aten.add.Tensor, (), (first, second), {"alpha": alpha * value})
 
+    def _between(self, first: Tensor, second: Tensor, weight: Any) -> Any:
+        """``lerp`` as a sum of two products."""
+        times = aten.mul.Tensor if isinstance(weight, Tensor) else aten.mul.Scalar
+        rest = self.__torch_dispatch__(aten.rsub.Scalar, (), (weight, 1)) if isinstance(weight, Tensor) else 1 - weight
+        return self._plus(
+            self.__torch_dispatch__(times, (), (first, rest)), self.__torch_dispatch__(times, (), (second, weight))
+        )
+
+    def _plus(self, first: Tensor, second: Tensor) -> Any:
+        return self.__torch_dispatch__(aten.add.Tensor, (), (first, second))
+
+    @staticmethod
+    def _over(args: Any, kwargs: Any) -> int | None:
+        """The only side over which a sum goes, None for several or where it does more."""
+        sides = args[1] if len(args) > 1 else None
+        plain = len(args) == 2 and not kwargs and isinstance(sides, tuple | list) and len(sides) == 1
+        return int(sides[0]) % args[0].dim() if plain and sides is not None else None
+
     def _noted(self, tensor: Tensor) -> Any:
         number = self._numbers.get(tensor)
         return tensor.detach() if number is None else Ref(number)
-
-    def _writes(self, op: Any, args: Any) -> bool:
-        return any(
-            argument.alias_info is not None and argument.alias_info.is_write and value in self._numbers
-            for argument, value in zip(op._schema.arguments, args, strict=False)
-            if isinstance(value, Tensor)
-        )
