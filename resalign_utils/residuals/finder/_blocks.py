@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .._registry import Parts, residual_branch
+from ._found import ResidualSum, Term
 from ._program import Affine, Program
-from ._sums import ResidualSum, Term
 
 
 class FoundBlock(nn.Module):

@@ -16,10 +16,11 @@ from .._inputs import Inputs, logits_of, tensors_of
 from .._registry import is_residual_block
 from .._watch import Call, watched
 from ._blocks import FoundBlock, from_rows, to_rows
+from ._found import Other, ResidualSum
 from ._operations import chooses, name_of
 from ._outer import with_outer
 from ._program import Program
-from ._sums import Other, ResidualSum, find_sums
+from ._sums import find_sums
 from ._tape import record
 
 # How far the program's output may be from the model's, relative to the largest entry. What a model in float32 makes by

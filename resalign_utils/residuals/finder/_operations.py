@@ -34,11 +34,12 @@ _SHIFT = _packets("add sub rsub")
 _SCALED = _packets(
     "neg avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d "
     "max_pool2d_with_indices max_pool3d_with_indices amax amin max min native_batch_norm cudnn_batch_norm "
-    "_native_batch_norm_legit_no_training constant_pad_nd slice select narrow split split_with_sizes unsafe_split unsafe_chunk chunk unbind "
+    "_native_batch_norm_legit_no_training constant_pad_nd "
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d "
     "_upsample_nearest_exact2d upsample_linear1d pixel_shuffle pixel_unshuffle roll flip repeat "
     "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d im2col col2im"
 )
+_CUTS = _packets("slice select narrow split split_with_sizes unsafe_split unsafe_chunk chunk unbind")
 _LINEAR = _packets("convolution mm bmm addmm baddbmm mv addmv dot linear matmul sum mean")
 _MATRICES = _packets(
     "convolution mm bmm addmm baddbmm mv addmv linear matmul _scaled_dot_product_flash_attention_for_cpu "
@@ -76,7 +77,7 @@ def simplicity(operation: Operation, moving: set[int]) -> Simplicity:
     if len(operands) == 1:
         if kind in _FIXED_FACTOR:
             return Simplicity.OTHER if kind is aten.div and operands[0] != 0 else Simplicity.SCALED
-        if kind in _SCALED or kind in _CHOSEN or (kind is aten.index and operands[0] == 0):
+        if kind in _SCALED or kind in _CUTS or kind in _CHOSEN or (kind is aten.index and operands[0] == 0):
             return Simplicity.SCALED
         if kind in _LINEAR:
             return Simplicity.LINEAR
@@ -109,6 +110,11 @@ def is_outer(operation: Operation) -> bool:
 def keeps_entries(operation: Operation) -> bool:
     """Whether the operation gives the entries that it takes, in another order or shape at most."""
     return packet(operation.op) in _SAME_ENTRIES
+
+
+def cuts(operation: Operation) -> bool:
+    """Whether the operation takes parts out of a tensor."""
+    return packet(operation.op) in _CUTS
 
 
 def keeps_all(operation: Operation, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from ._found import ResidualSum
 from ._operations import is_matrix, is_outer
 from ._program import Program
-from ._sums import ResidualSum
 
 
 def with_outer(program: Program, model: nn.Module, sums: Sequence[ResidualSum]) -> list[ResidualSum]:
