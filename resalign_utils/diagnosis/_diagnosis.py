@@ -159,6 +159,36 @@ class Diagnosis:
         save_file(tensors, folder / "tensors.safetensors")
         return folder
 
+    def to_html(self, path: str | Path) -> Path:
+        """Write a report as one HTML file of about 2 MB, which opens anywhere and asks for nothing else.
+
+        Verdicts with their numbers, intervals, nulls and rules; figures; the table of blocks; what is no block; notes;
+        settings; and the data of :meth:`to_dict` and :meth:`to_frame`, to save from the page.
+
+        Args:
+            path: of the file; folders that lack are made, and a file of that name is replaced.
+
+        Returns:
+            The path.
+
+        Raises:
+            IsADirectoryError: the path is a folder.
+        """
+        from ._report import page
+
+        path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"Expected the path of a file; got the folder {path}. Add a name: report.html.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(self), encoding="utf-8")
+        return path
+
+    def _repr_html_(self) -> str:
+        """Verdicts and the table of blocks, in a notebook."""
+        from ._report import brief
+
+        return brief(self)
+
     def to_dict(self) -> dict[str, Any]:
         """All but the tensors, as JSON has it: NaN as None."""
         reports = {"measured": self.measured.alignment, "null": None if self.null is None else self.null.alignment}

@@ -57,7 +57,7 @@ def interval_of(values: Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _per_input(values: Tensor, found: Diagnosis) -> Tensor:
+def per_input(values: Tensor, found: Diagnosis) -> Tensor:
     """Rows of tokens as means over the tokens of an input: they are not independent."""
     report = found.measured.alignment
     tokens = 1 if report is None else report.tokens_per_input
@@ -71,7 +71,7 @@ def _said(mean: float, low: float, high: float) -> str:
 
 
 def _straightness(found: Diagnosis) -> Verdict | None:
-    values = _per_input(found.measured.screen.line_shape_score, found)
+    values = per_input(found.measured.screen.line_shape_score, found)
     finite = values[values.isfinite()]
     mean, low, high = interval_of(finite)
     if math.isnan(mean):
@@ -79,7 +79,7 @@ def _straightness(found: Diagnosis) -> Verdict | None:
     (limit,) = RULES["straightness"].thresholds
     null = math.nan
     if found.null is not None:
-        null = interval_of(_per_input(found.null.screen.line_shape_score, found))[0]
+        null = interval_of(per_input(found.null.screen.line_shape_score, found))[0]
     beside = "" if math.isnan(null) else f", the untrained twin {format_number(null)}"
     text = f"Line shape: {_said(mean, low, high)}, where 1 is a straight line{beside}."
     if low > limit:
@@ -94,7 +94,7 @@ def _triplets(found: Diagnosis) -> list[Verdict | None]:
     report = found.measured.alignment
     if report is None:
         return [_verdict("inputs", "No singular triplets were measured: the budget allowed no input.", value=0)]
-    inputs = len(_per_input(report.alignment, found))
+    inputs = len(per_input(report.alignment, found))
     if inputs < FEWEST_INPUTS:
         text = (
             f"Alignment, rank, and depth rest on {inputs} input{'s' * (inputs > 1)}, which is too few to judge: raise "
@@ -107,7 +107,7 @@ def _triplets(found: Diagnosis) -> list[Verdict | None]:
 def _null_values(found: Diagnosis, name: str) -> Tensor | None:
     if found.null is None or found.null.alignment is None:
         return None
-    return _per_input(_score(found.null, name), found)
+    return per_input(_score(found.null, name), found)
 
 
 def _score(measured: Measured, name: str) -> Tensor:
@@ -118,7 +118,7 @@ def _score(measured: Measured, name: str) -> Tensor:
 
 
 def _alignment(found: Diagnosis) -> Verdict | None:
-    mean, low, high = interval_of(_per_input(_score(found.measured, "alignment"), found))
+    mean, low, high = interval_of(per_input(_score(found.measured, "alignment"), found))
     if math.isnan(mean):
         text = "No two blocks map between the same shapes: alignment has nothing to compare."
         return _verdict("alignment", text)
@@ -143,7 +143,7 @@ def _alignment(found: Diagnosis) -> Verdict | None:
 def _rank(found: Diagnosis) -> Verdict | None:
     report = found.measured.alignment
     assert report is not None
-    mean, low, high = interval_of(_per_input(_score(found.measured, "rank_energy"), found))
+    mean, low, high = interval_of(per_input(_score(found.measured, "rank_energy"), found))
     if math.isnan(mean):
         return None
     (held,) = RULES["rank"].thresholds
@@ -162,14 +162,14 @@ def _depth(found: Diagnosis) -> Verdict | None:
     report = found.measured.alignment
     assert report is not None
     fits = report.depth_fits()
-    mean, low, high = interval_of(_per_input(fits[:, 2], found))
+    mean, low, high = interval_of(per_input(fits[:, 2], found))
     slope = float(fits[:, 0].nanmean())
     if math.isnan(mean):
         return None
     (held,) = RULES["depth"].thresholds
     null = math.nan
     if found.null is not None and found.null.alignment is not None:
-        null = interval_of(_per_input(found.null.alignment.depth_fits()[:, 2], found))[0]
+        null = interval_of(per_input(found.null.alignment.depth_fits()[:, 2], found))[0]
     beside = "" if math.isnan(null) else f" (the untrained twin {format_number(null)})"
     grows = slope > 0 and low >= held
     text = (

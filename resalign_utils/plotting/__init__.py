@@ -10,6 +10,7 @@ from ._depth import depth_law, inverse_singular_values
 from ._differences import difference_dots
 from ._dots import condition_dots
 from ._heatmaps import coupling_grid, score_matrix
+from ._page import figure_json, packed_plotly
 from ._spectra import spectra
 from ._theme import theme
 from ._trajectories import trajectories, trajectories_over_training
@@ -34,9 +35,11 @@ __all__ = [
     "depth_colours",
     "depth_law",
     "difference_dots",
+    "figure_json",
     "image_grid",
     "inverse_singular_values",
     "linearization_sweep",
+    "packed_plotly",
     "path_lengths",
     "score_matrix",
     "spectra",

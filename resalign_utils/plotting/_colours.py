@@ -27,7 +27,7 @@ _CONDITIONS = {
     "untrained": re.compile(r"\buntrained\b"),
     "no skip": re.compile(r"\b(no|without) skips?\b|\bwithout$|^plain\b"),
     "skip": re.compile(r"\bwith skips?\b|^(\d+ blocks, )?skips?\b|^residual\b"),
-    "trained": re.compile(r"\btrained\b"),
+    "trained": re.compile(r"\btrained\b|^this network$"),
 }
 _NUMBERED = re.compile(r"(.*?)([−-]?\d+(?:\.\d+)?(?:e-?\d+)?)")
 

@@ -35,6 +35,7 @@ def condition_dots(
     x_label: str,
     reference: Mapping[str, float] | None = None,
     log_x: bool = False,
+    repeat: str = "seed",
     height: int | None = None,
 ) -> go.Figure:
     """Draw a row of dots per condition: a small one per seed, a large one for the mean with a bar of ± 1 sd over seeds.
@@ -46,6 +47,7 @@ def condition_dots(
         x_label: what the numbers are, with their unit.
         reference: name → place of a vertical line, for instance the value of the baseline.
         log_x: logarithmic axis; mean and deviation are then of the logarithm (geometric).
+        repeat: what a small dot is, for the note; "input".
         height: of the figure in pixels; by default as the number of rows asks.
 
     Raises:
@@ -65,11 +67,11 @@ def condition_dots(
     for name in series:
         mine = [each for each in dots if each.series == name and np.isfinite(each.seeds).any()]
         if mine:
-            figure.add_traces(_traces(name, mine, styles[name or unnamed], as_html(x_label), log_x))
+            figure.add_traces(_traces(name, mine, styles[name or unnamed], as_html(x_label), log_x, repeat))
     rows = {"tickvals": [*range(len(ticks))], "ticktext": ticks, "range": [len(ticks) - 0.4, -0.6]}
     figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **rows)
     figure.update_xaxes(title_text=as_html(x_label), **(log_axis([every]) if log_x else {}))
-    add_note(figure, "large: mean ± 1 sd over seeds, small: one seed")
+    add_note(figure, f"large: mean ± 1 sd over {repeat}s, small: one {repeat}")
     return figure.update_layout(margin={"t": 24})
 
 
@@ -116,7 +118,7 @@ def _placed(groups: dict[str, dict[str, dict[str, Array]]]) -> tuple[list[str], 
     return ticks, dots
 
 
-def _traces(name: str, dots: list[_Dots], style: Style, label: str, log: bool) -> list[Any]:
+def _traces(name: str, dots: list[_Dots], style: Style, label: str, log: bool, repeat: str) -> list[Any]:
     """The seeds, pale and small, and the means with their bars: one legend entry."""
     import plotly.graph_objects as go
 
@@ -128,13 +130,13 @@ def _traces(name: str, dots: list[_Dots], style: Style, label: str, log: bool) -
         x=small(np.concatenate([each.seeds for each in dots])),
         y=small(np.concatenate([np.full(len(each.seeds), each.y) for each in dots])),
         marker={"size": 5, "symbol": style.marker, "color": faded(style.colour, 0.45)},
-        name=f"{title}one seed",
+        name=f"{title}one {repeat}",
         showlegend=False,
         hoverinfo="skip",
         **common,
     )
     tips = [
-        f"{title}{as_html(each.row)}<br>{label}: {said(line)[0]}<br>seeds: {np.isfinite(each.seeds).sum()}"
+        f"{title}{as_html(each.row)}<br>{label}: {said(line)[0]}<br>{repeat}s: {np.isfinite(each.seeds).sum()}"
         for each, line in zip(dots, lines, strict=True)
     ]
     means = go.Scatter(
