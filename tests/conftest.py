@@ -1,9 +1,10 @@
-"""What several test files share: small data, other processes, a witness of the global random state."""
+"""What several test files share: small data, other processes, a witness of the global random state, a browser."""
 
 import multiprocessing
 
 import pytest
 import torch
+from browsers import launch
 from hypothesis import settings
 
 from resalign_utils import ImageData, load_data
@@ -16,6 +17,16 @@ settings.load_profile("resalign")
 @pytest.fixture(autouse=True)
 def _runs_of_tests_stay_out_of_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = launch(playwright)
+        yield running
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,12 @@
 
 import functools
 import http.server
-import os
 import threading
 
 import pytest
+from browsers import lacking
 
-from tools.shots import BROWSERS, FLAGS, HTML, browser_program, draw_all
-
-
-def lacking(what):
-    """What is needed is not here: in CI a failure, elsewhere a skip that says so."""
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must test the pages, but {what}")
-    pytest.skip(what)
+from tools.shots import HTML, draw_all
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -36,19 +29,6 @@ def base():
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = browser_program(playwright)
-        if program is None:
-            lacking(f"no browser was found ($CHROMIUM, {', '.join(BROWSERS)}, or Playwright's): pages not opened")
-        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture
