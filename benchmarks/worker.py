@@ -101,7 +101,7 @@ def measure(task: str, device: str, threads: int, calls: int, quick: bool, accou
 
     The account is of one more call, which is not among the timed ones; where no other is asked for, it is.
     """
-    import_seconds, _, _ = timed(lambda: __import__("resalign_utils"), "cpu")
+    import_seconds, _, _ = timed(lambda: __import__("resalign_utils").measure_alignment, "cpu")
     import torch
 
     torch.set_num_threads(threads)
