@@ -41,7 +41,7 @@ def read_folder(folder: str | os.PathLike[str], image_size: int | None) -> Examp
         fix = "Put the images of a class into one folder, or give ImageData.from_tensors(...), which keeps your split."
         raise value_error(f"sub-folders named for classes in {root.name}", "folders of a split", fix)
     files, labels, left_out = _listed(root, classes)
-    pictures = [_opened(file, image_size) for file in files]
+    pictures = [opened(file, image_size) for file in files]
     sizes = sorted({picture.size for picture in pictures})
     if len(sizes) > 1:
         got = f"{len(sizes)} sizes, from {sizes[0][0]}×{sizes[0][1]} to {sizes[-1][0]}×{sizes[-1][1]} pixels"
@@ -73,7 +73,7 @@ def _listed(root: Path, classes: list[Path]) -> tuple[list[Path], list[str], int
     return files, labels, left_out
 
 
-def _opened(file: Path, image_size: int | None) -> Image.Image:
+def opened(file: Path, image_size: int | None) -> Image.Image:
     """One image, in mode L or RGB."""
     from PIL import Image
     from torchvision.transforms import functional

@@ -1,0 +1,92 @@
+"""``resalign diagnose``: a network, inputs, and what is found."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .. import __version__
+from ..diagnosis import Diagnosis, diagnose
+from ._inputs import Given, open_inputs
+from ._networks import Network, function_of, open_network
+from ._output import as_json, check_outputs, show
+from ._refused import refused
+
+_TO_HTML: Callable[[Diagnosis, Path], Path] | None = getattr(Diagnosis, "to_html", None)
+
+
+def run(args: Namespace) -> None:
+    """Diagnose, print the summary, write what was asked for."""
+    check_outputs(args.out)
+    if _TO_HTML is None and any(path.suffix.lower() == ".html" for path in args.out):
+        raise refused(
+            "--out as .json or a folder", "a report as .html, which this version does not write", "Change the name."
+        )
+    null = args.null if args.null == "reinitialised" else None if args.null == "none" else function_of(args.null)
+    network = open_network(
+        args.model,
+        weights=args.weights,
+        download=args.download,
+        classes=args.classes,
+        seed=args.seed,
+        device=args.device,
+    )
+    given = open_inputs(network, args)
+    if not args.json:
+        print(_opening(network, given), flush=True)
+    found = diagnose(
+        network.model,
+        given.data,
+        labels=given.labels,
+        null=null,
+        budget=args.budget,
+        blocks=args.blocks,
+        exclude=args.exclude,
+        tokens=args.tokens,
+        k=args.k,
+        seed=args.seed,
+        progress=sys.stderr.isatty(),
+    )
+    notes = _notes(network, given)
+    found = replace(found, notes=(*notes, *found.notes))
+    content = {"resalign_utils": __version__, "command": _facts(args, network, given), "diagnosis": found.to_dict()}
+    for path in args.out:
+        _write(found, path, as_json(content))
+    wrote = "".join(f"\nWritten: {path}" for path in args.out)
+    show(f"\n{found.summary()}{wrote}", notes, content, machine=args.json)
+
+
+def _opening(network: Network, given: Given) -> str:
+    lines = [f"Network: {network.spec}", f"Weights: {network.weights}", f"Inputs: {given.says}"]
+    return "\n".join(lines + [f"Note: {note}" for note in given.notes])
+
+
+def _notes(network: Network, given: Given) -> list[str]:
+    return [*([network.weights] if network.untrained else []), *given.notes]
+
+
+def _facts(args: Namespace, network: Network, given: Given) -> dict[str, object]:
+    return {
+        "model": network.spec,
+        "weights": network.weights,
+        "untrained": network.untrained,
+        "inputs": given.says,
+        "random_inputs": bool(args.random),
+        "labelled": given.labels is not None,
+        "notes": _notes(network, given),
+        "seed": args.seed,
+        "budget": args.budget,
+    }
+
+
+def _write(found: Diagnosis, path: Path, text: str) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".html" and _TO_HTML is not None:
+        _TO_HTML(found, path)
+    elif suffix == ".json":
+        path.write_text(text + "\n", encoding="utf-8")
+    else:
+        found.save(path)
