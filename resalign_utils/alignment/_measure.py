@@ -42,6 +42,7 @@ def measure_alignment(
     tokens: Tokens | None = None,
     blocks: BlockTable | Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    whole: bool = False,
     method: Method = "auto",
     tol: float = 1e-4,
     seed: int = 0,
@@ -62,6 +63,7 @@ def measure_alignment(
             text and else another one of each input. Each is a row of the report. If not given, states are taken whole.
         blocks: names of the blocks that are measured, or a table of them, as in :func:`trace`.
         exclude: names of blocks to leave out.
+        whole: whether the sums of one module count as one block, as in :func:`trace`.
         method: how the singular vectors are computed, see :func:`jacobian_svd`; for each block the cheaper way.
         tol: residual, relative to σ_1, at which the Krylov method stops; and, with every method, the share of σ_1 up
             to which a singular value counts as zero and its vectors as noise (``rank``).
@@ -90,7 +92,7 @@ def measure_alignment(
         >>> round(report.summary()["alignment"], 4)
         1.0
     """
-    path = trace(model, x, blocks=blocks, exclude=exclude)
+    path = trace(model, x, blocks=blocks, exclude=exclude, whole=whole)
     positions = torch.empty(0, dtype=torch.long)
     if tokens is not None:
         path, positions = at_tokens(path, tokens, text=not inputs_of(x).data.is_floating_point())

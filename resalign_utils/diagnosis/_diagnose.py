@@ -42,7 +42,6 @@ Null = Literal["reinitialised"] | Callable[[], nn.Module] | None
 
 PER_CLASS = 10  # inputs taken of an ImageData
 SHARE = 0.4  # of the budget, after which no block is cut any more: the rest is for triplets
-CHUNK = 0.2  # of what is left of the budget is planned for the next inputs
 
 
 def diagnose(
@@ -54,6 +53,7 @@ def diagnose(
     budget: str | float = "5min",
     blocks: BlockTable | Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    whole: bool = False,
     tokens: Tokens | None = "auto",
     k: int | None = None,
     tol: float = 1e-2,
@@ -77,6 +77,7 @@ def diagnose(
         budget: of time, "90s", "5min", "1h", or seconds. What is begun is finished: one input's triplets.
         blocks: names of the blocks that are wanted, as in :func:`trace`.
         exclude: names of blocks to leave out.
+        whole: whether the sums of one module count as one block, as in :func:`trace`.
         tokens: of transformers, the positions that are measured, as in :func:`measure_alignment`; without effect where
             states are no sequences.
         k: number of singular vectors compared; min(C, 10) if not given.
@@ -108,13 +109,13 @@ def diagnose(
         data, labels = x, y if labels is None else labels
     inputs = inputs_of(data)
     targets = _checked_labels(labels, inputs)
-    table = find_blocks(model, data, blocks=blocks, exclude=exclude)
+    table = find_blocks(model, data, blocks=blocks, exclude=exclude, whole=whole)
     if not table:
         raise ValueError(table.note)
     wanted = table.names
     notes = list[str]()
     with clock.stage("trace"):
-        path = trace(model, data, blocks=wanted)
+        path = trace(model, data, blocks=wanted, whole=whole)
         text = not inputs.data.is_floating_point()
         mine = _Subject(path, tokens if are_sequences(path) else None, text)
     other: _Subject | None = None
@@ -122,11 +123,11 @@ def diagnose(
         twin, note = (None, "No untrained twin was asked for.") if null is None else _twin(model, inputs, null, seed)
         if twin is not None:
             try:
-                other = _Subject(trace(twin, data, blocks=wanted), mine.tokens, text)
+                other = _Subject(trace(twin, data, blocks=wanted, whole=whole), mine.tokens, text)
             except (ValueError, TypeError) as error:
                 note = f"There is no untrained twin: {error}"
     with clock.stage("worth"):
-        worth = _worth(model, data, path.logits, targets, wanted, clock, notes, progress)
+        worth = _worth(model, data, path.logits, targets, wanted, whole, clock, notes, progress)
     with clock.stage("collapse"):
         collapse = _collapse(path, targets, notes)
         lengths = _path_lengths(model, data, notes)
@@ -222,7 +223,8 @@ def _triplets(
     bar = tqdm(total=n, desc="singular triplets", unit="input", disable=not progress)
     try:
         while done < n and (done == 0 or clock.used + each <= clock.budget):
-            size = 1 if done == 0 else max(1, int(CHUNK * (clock.budget - clock.used) / each))
+            # together they are cheaper: twice as many as before, if they fit even at the price of the last ones
+            size = 1 if done == 0 else max(1, min(done, int((clock.budget - clock.used) / each)))
             chosen, began = order[done : done + size], time.monotonic()
             reports = [subject.measure(chosen, k, options) for subject in subjects]
             for subject, report in zip(subjects, reports, strict=True):
@@ -248,6 +250,7 @@ def _worth(
     logits: Tensor,
     targets: Tensor | None,
     wanted: Sequence[str],
+    whole: bool,
     clock: _Clock,
     notes: list[str],
     progress: bool,
@@ -256,7 +259,7 @@ def _worth(
     unknown = torch.full((len(wanted),), math.nan, dtype=torch.float64)
     divergence, changed, accuracy, skipless = (unknown.clone() for _ in range(4))
     for values, branch, skip in ((divergence, 0.0, 1.0), (skipless, 1.0, 0.0)):
-        outputs = outputs_with_scaled_block(model, data, branch=branch, skip=skip, blocks=wanted)
+        outputs = outputs_with_scaled_block(model, data, branch=branch, skip=skip, blocks=wanted, whole=whole)
         label = "without branch" if skip else "without skip"
         for i, (_, other) in enumerate(tqdm(outputs, label, len(wanted), unit="block", disable=not progress)):
             if other is None:

@@ -24,6 +24,7 @@ def outputs_with_scaled_block(
     skip: float = 1.0,
     blocks: BlockTable | Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    whole: bool = False,
 ) -> Iterator[tuple[str, Tensor | None]]:
     """For each block in turn, the model's output where this block computes ``σ(skip · P(h) + branch · F(h))``.
 
@@ -36,6 +37,7 @@ def outputs_with_scaled_block(
         skip: factor of the shortcut.
         blocks: names of blocks, as in :func:`trace`.
         exclude: names of blocks to leave out.
+        whole: as in :func:`trace`.
 
     Yields:
         The block's name and the logits (n, C); None for the logits of a block without a shortcut if ``branch`` is 0, of
@@ -47,7 +49,7 @@ def outputs_with_scaled_block(
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
     with measuring(model, inputs):
-        found = Blocks(model, inputs, blocks, exclude)
+        found = Blocks(model, inputs, blocks, exclude, whole=whole)
         if not found.calls:
             raise ValueError(found.why_none())
         calls = list(found.calls)

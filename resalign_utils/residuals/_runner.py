@@ -29,6 +29,8 @@ class Blocks:
         inputs: at which its blocks are looked for.
         wanted: names of the blocks to keep, None for all.
         exclude: names of blocks to leave out.
+        whole: whether the sums of one module count as one block.
+        look: whether sums are looked for also where all additions are in registered blocks.
 
     Attributes:
         calls: of the blocks at the inputs, in order.
@@ -48,6 +50,7 @@ class Blocks:
         wanted: BlockTable | Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         *,
+        whole: bool = False,
         look: bool = False,
     ) -> None:
         self._model, self.problem = model, ""
@@ -58,7 +61,7 @@ class Blocks:
             calls, logits = watched(model, inputs)
         if look or sums.seen or not calls or names is not None:
             try:
-                self.finder = Finder(model, inputs, names or ())
+                self.finder = Finder(model, inputs, names or (), whole=whole)
             except ValueError as error:
                 self.problem = str(error)
         if self.finder is not None and self.finder.found:

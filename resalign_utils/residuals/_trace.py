@@ -113,6 +113,7 @@ def trace(
     *,
     blocks: BlockTable | Sequence[str] | None = None,
     exclude: Sequence[str] = (),
+    whole: bool = False,
 ) -> Trace:
     """Send n inputs through the network and keep every residual block's input, output and branch.
 
@@ -130,6 +131,8 @@ def trace(
         blocks: the names of the blocks that are wanted, or a table of them; all if not given. A sum that
             :func:`find_blocks` lists among ``others`` counts as a block if it is named here.
         exclude: names of blocks to leave out.
+        whole: whether the sums of one call of a module count as one block, as attention and MLP of a transformer's
+            layer; only sums with an identity skip and nothing outside of it are put together.
 
     Returns:
         A :class:`Trace` of detached tensors.
@@ -156,7 +159,7 @@ def trace(
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
     with measuring(model, inputs):
-        found = _found(model, inputs, blocks, exclude)
+        found = _found(model, inputs, blocks, exclude, whole=whole)
         calls, logits = found.calls, found.logits
         check_rows(model, inputs, found.run, calls, logits)
         parts = [replayed(call) for call in calls]
@@ -178,7 +181,12 @@ def trace_states(model: nn.Module, x: ModelInputs) -> tuple[list[Tensor], Tensor
 
 
 def find_blocks(
-    model: nn.Module, x: ModelInputs, *, blocks: BlockTable | Sequence[str] | None = None, exclude: Sequence[str] = ()
+    model: nn.Module,
+    x: ModelInputs,
+    *,
+    blocks: BlockTable | Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    whole: bool = False,
 ) -> BlockTable:
     """List where a network adds: its residual blocks, and what is none with the reason.
 
@@ -193,6 +201,7 @@ def find_blocks(
         x: inputs (n, ...), a tuple of positional arguments, or a dictionary of keyword arguments; two are enough.
         blocks: names of the blocks that are wanted, as in :func:`trace`.
         exclude: names of blocks to leave out.
+        whole: as in :func:`trace`.
 
     Returns:
         A :class:`BlockTable`: length and iteration are of the blocks alone, ``others`` lists what is none. It is empty,
@@ -219,7 +228,7 @@ def find_blocks(
     model, inputs = unwrapped(model), inputs_of(x)
     check_inputs(model, inputs)
     with measuring(model, inputs):
-        return Blocks(model, inputs, blocks, exclude, look=True).table()
+        return Blocks(model, inputs, blocks, exclude, whole=whole, look=True).table()
 
 
 @contextmanager
@@ -231,9 +240,14 @@ def measuring(model: nn.Module, inputs: Inputs) -> Iterator[None]:
 
 
 def _found(
-    model: nn.Module, inputs: Inputs, wanted: BlockTable | Sequence[str] | None = None, exclude: Sequence[str] = ()
+    model: nn.Module,
+    inputs: Inputs,
+    wanted: BlockTable | Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    *,
+    whole: bool = False,
 ) -> Blocks:
-    found = Blocks(model, inputs, wanted, exclude)
+    found = Blocks(model, inputs, wanted, exclude, whole=whole)
     if not found.calls:
         raise ValueError(found.why_none())
     for index, call in enumerate(found.calls, start=1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,10 @@ def thin_svd(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Divide and conquer (gesdd) may fail where many singular values are equal; QR iteration (gesvd) does not.
     """
     try:
-        u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+        with warnings.catch_warnings():
+            # cuSOLVER's fast way failed and its slow one was taken, which does not
+            warnings.filterwarnings("ignore", "torch.linalg.svd: During SVD computation with the selected cusolver")
+            u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
         return u, s, vh
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch does not list it among its exports
         from scipy.linalg import svd

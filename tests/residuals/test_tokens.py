@@ -6,7 +6,7 @@ from contracts import randomised
 from torch import nn
 from torch.testing import assert_close
 
-from resalign_utils import measure_alignment, residual_jacobians, trace
+from resalign_utils import find_blocks, measure_alignment, residual_jacobians, trace
 from resalign_utils.residuals import at_tokens
 
 
@@ -96,3 +96,39 @@ def test_misalignment_ignores_signs_that_the_ordered_coupling_counts():
     report = measure_alignment(model, x, k=3)
     assert_close(report.misalignment[:, 0, 1], torch.zeros(2, dtype=torch.float64), atol=1e-4, rtol=0)
     assert_close(report.coupling_ordered[:, 0, 1], -torch.ones(2, dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_whole_layer_is_its_two_sums_composed(encoder):
+    model, x = encoder
+    path = trace(model, x, whole=True)
+    assert [r.name for r in path.residuals] == ["body.layers.0", "body.layers.1"]
+    layer, h = model.body.layers[1], path.states[1][:1]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = torch.autograd.functional.jacobian(layer, h).reshape(40, 40) - torch.eye(40, dtype=torch.float64)
+    assert_close(residual_jacobians(path.residuals[1])[0], expected, rtol=1e-10, atol=1e-12)
+    assert_close(path.residuals[1].branch(path.states[1]), path.states[2] - path.states[1])
+
+
+def test_post_norm_layer_is_not_composed():
+    torch.manual_seed(0)
+    model = randomised(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2))
+    table = find_blocks(model, torch.randn(2, 5, 8, dtype=torch.float64), whole=True)
+    assert [(b.name, b.outer) for b in table] == [(f"layers.{i}#{j}", "layer_norm") for i in range(2) for j in (1, 2)]
+
+
+def test_residual_part_is_the_total_jacobian_less_what_the_shortcut_carries():
+    """J_σ(z) ∂F = ∂(σ(h + F(h))) − J_σ(z), the outer layer norm at the point; by torch's own derivatives."""
+    torch.manual_seed(0)
+    model = randomised(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1))
+    x = torch.randn(1, 5, 8, dtype=torch.float64)
+    path, layer = trace(model, x), model.layers[0]
+    h = path.states[1]
+
+    def block(h):
+        return layer.norm2(h + layer._ff_block(h))
+
+    total = torch.autograd.functional.jacobian(block, h).reshape(40, 40)
+    outer = torch.autograd.functional.jacobian(layer.norm2, h + layer._ff_block(h)).reshape(40, 40)
+    assert_close(residual_jacobians(path.residuals[1])[0], total - outer, rtol=1e-10, atol=1e-12)
+    less_identity = total - torch.eye(40, dtype=torch.float64)
+    assert float((less_identity - (total - outer)).norm()) > 0.1  # block(h) − h is another thing

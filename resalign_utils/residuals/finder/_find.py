@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from ._outer import with_outer
 from ._program import Program
 from ._sums import find_sums
 from ._tape import record
+from ._whole import composed
 
 # How far the program's output may be from the model's, relative to the largest entry. What a model in float32 makes by
 # itself, a factor, a mask, is rounded to it in the program, and not where the model is evaluated in float64.
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-9}
 _SAME_AS_SINGLE = 1e-6
 _REGISTER = "Register its blocks by their types with @resalign_utils.residual_branch.register."
+
+_ORDER = re.compile(r"#\d+")  # of a sum in its module
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Finder:
         model: in eval mode.
         inputs: at which it is looked at; the first rows are enough.
         forced: names of sums that are to count as blocks although they were refused.
+        whole: whether the sums of one call of a module count as one block.
 
     Attributes:
         program: all operations of the model.
@@ -55,7 +60,7 @@ class Finder:
         ValueError: the model's operations cannot be followed; the text says why.
     """
 
-    def __init__(self, model: nn.Module, inputs: Inputs, forced: Sequence[str] = ()) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, forced: Sequence[str] = (), *, whole: bool = False) -> None:
         self._model = model
         registered = [name for name, module in model.named_modules() if is_residual_block(module)]
         try:
@@ -69,9 +74,12 @@ class Finder:
         back = [other for other in others if self._names[other.place] in forced and other.sum is not None]
         within = sorted([*within, *(other.sum for other in back if other.sum is not None)], key=lambda s: s.place)
         self.others = [(self._names[other.place], other) for other in others if other not in back]
-        self.found = [
-            found for s in with_outer(self.program, model, within) if (found := self._block(s, registered)) is not None
-        ]
+        within = with_outer(self.program, model, within)
+        if whole:
+            kept = composed(self.program, within)
+            self._names |= {s.place: _ORDER.sub("", self._names[s.place]) for s in kept if s not in within}
+            within = kept
+        self.found = [found for s in within if (found := self._block(s, registered)) is not None]
 
     def run(self, inputs: Inputs) -> tuple[list[Call], Tensor]:
         """The calls of all blocks at some inputs, and the model's own output (n, C)."""

@@ -1,5 +1,7 @@
 """Blocks that are found on a GPU have the Jacobians of those on the CPU; a diagnosis runs there."""
 
+import copy
+
 import pytest
 import torch
 from contracts import randomised
@@ -24,7 +26,7 @@ def test_branches_are_those_of_the_cpu(name):
     torch.manual_seed(0)
     model, x = randomised(NETWORKS[name]()), torch.randn(2, 3, 32, 32, dtype=torch.float64)
     here = ra.trace(model, x)
-    there = ra.trace(model.cuda(), x.cuda())
+    there = ra.trace(copy.deepcopy(model).cuda(), x.cuda())
     for mine, own in zip(there.residuals, here.residuals, strict=True):
         assert mine.name == own.name
         assert_close(mine.output.cpu(), own.output, rtol=1e-8, atol=1e-8)
