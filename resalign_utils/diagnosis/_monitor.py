@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..alignment import trajectory_scores
 from ..arithmetic import exact_arithmetic
-from ..residuals import Residual, Trace, trace
+from ..residuals import ModelInputs, Residual, Trace, inputs_of, trace
 from ..svd import whole_number
 from ._following import Following, Triplets
 from ._measurement import Drift, Measurement
@@ -41,7 +41,7 @@ class AlignmentMonitor:
 
     Args:
         model: the network that trains, as :func:`trace` takes it, in any mode.
-        x: probe inputs (n, ...), a handful: costs grow with n · L · r.
+        x: probe inputs, as in :func:`trace`; a handful: costs grow with n · L · r.
         every: number of steps from one measurement to the next. If not given, a measurement is taken when the training
             has gone on for 40 times as long as the last one took: they take 2.5 % of the time. The first, a
             full measure, comes on top: ``history[0].seconds``.
@@ -77,7 +77,7 @@ class AlignmentMonitor:
     def __init__(
         self,
         model: nn.Module,
-        x: Tensor,
+        x: ModelInputs,
         *,
         every: int | None = None,
         rank: int = 4,
@@ -224,9 +224,9 @@ def _leads() -> bool:
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
-def _device(model: nn.Module, x: Tensor) -> torch.device:
+def _device(model: nn.Module, x: ModelInputs) -> torch.device:
     parameter = next(model.parameters(), None)
-    return x.device if parameter is None else parameter.device
+    return inputs_of(x).data.device if parameter is None else parameter.device
 
 
 def _positive(name: str, value: int) -> int:

@@ -366,3 +366,33 @@ def test_weights_that_became_nan_are_refused():
     with pytest.raises(ValueError, match="holds NaN or infinite weights"):
         monitor.measure()
     assert model.training
+
+
+class Masked(nn.Module):
+    """Sums that nobody registered, called by keywords."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, values, mask):
+        for layer in self.layers:
+            values = values + torch.tanh(layer(values)) * mask
+        return self.head(values)
+
+
+def test_blocks_that_are_found_are_followed_by_keywords():
+    torch.manual_seed(0)
+    model, x = Masked(), {"values": torch.randn(6, 8), "mask": (torch.rand(6, 8) < 0.8).float()}
+    y, optimiser = torch.arange(6) % 3, torch.optim.SGD(model.parameters(), lr=0.3)
+    monitor = ra.AlignmentMonitor(model, x, every=5, rank=3, refresh=100)
+    for _ in range(40):
+        optimiser.zero_grad()
+        F.cross_entropy(model(**x), y).backward()
+        optimiser.step()
+        monitor.step()
+    last = monitor.measure()
+    full = ra.measure_alignment(model.eval(), x, k=3).summary()
+    assert abs(last["alignment"] - full["alignment"]) < 0.02
+    assert len(monitor.history) >= 8
