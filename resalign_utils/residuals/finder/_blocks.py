@@ -49,14 +49,14 @@ class FoundBlock(nn.Module):
             return z
         program, n = self._program, len(z)
         places, lacking = program.plan([self.sum.z], [self.sum.outer])
-        given = {self.sum.z: from_rows(program, self.sum.z, z), **program.constants(lacking, n, z.dtype)}
+        given = {self.sum.z: from_rows(program, self.sum.z, z), **program.constants(lacking, n)}
         return to_rows(program, self.sum.outer, program.run(places, given, n, [self.sum.outer])[self.sum.outer])
 
     def _value(self, h: Tensor, streams: Sequence[Tensor], terms: tuple[Term, ...]) -> Tensor:
         """A sum of terms, laid out as z is."""
         program, n, numbers = self._program, len(h), tuple(number for number, _ in terms)
         places, lacking = self._plan(numbers)
-        given = {self.sum.h: from_rows(program, self.sum.h, h), **program.constants(lacking, n, h.dtype)}
+        given = {self.sum.h: from_rows(program, self.sum.h, h), **program.constants(lacking, n)}
         for number, stream in zip(self.streams, streams, strict=True):
             given[number] = from_rows(program, number, stream)
         values = program.run(places, given, n, numbers)

@@ -25,10 +25,10 @@ from ._sums import find_sums
 from ._tape import record
 from ._whole import composed
 
-# How far the program's output may be from the model's, relative to the largest entry. What a model in float32 makes by
-# itself, a factor, a mask, is rounded to it in the program, and not where the model is evaluated in float64.
+# How far the program's output may be from the model's, relative to the largest entry. What a model makes in float32 by
+# itself, a factor, a rotary angle, is rounded to it in the program, and not where the model is widened to float64.
 _SAME = {torch.float32: 1e-4, torch.float64: 1e-9}
-_SAME_AS_SINGLE = 1e-6
+_SAME_IN_DOUBLE = 1e-6
 _REGISTER = "Register its blocks by their types with @resalign_utils.residual_branch.register."
 
 _ORDER = re.compile(r"#\d+")  # of a sum in its module
@@ -112,15 +112,14 @@ class Finder:
                 f"{type(self._model).__name__} gives an output whose way from its inputs cannot be seen, through NumPy "
                 f"or a library of its own, say. {_REGISTER}"
             )
-        widened = any(tensor.dtype == torch.float32 for tensor in direct[1])
         for mine, own, tolerance in (
             *((a, b, _SAME.get(b.dtype, _SAME[torch.float32])) for a, b in zip(*direct, strict=True)),
-            *((a, b, _SAME_AS_SINGLE if widened else _SAME[torch.float64]) for a, b in zip(*pair, strict=True)),
+            *((a, b, _SAME_IN_DOUBLE) for a, b in zip(*pair, strict=True)),
         ):
             if not _same(mine, own, tolerance):
                 raise ValueError(
-                    f"{type(self._model).__name__} does other operations for other inputs: the list of those that it "
-                    f"did for the first does not give its output at all. {_REGISTER}"
+                    f"{type(self._model).__name__} does other operations for other inputs, or in float64: the list of "
+                    f"those that it did for the first does not give its output at all. {_REGISTER}"
                 )
 
     def output_from(self, block: FoundBlock, z: Tensor, inputs: Inputs) -> Tensor:

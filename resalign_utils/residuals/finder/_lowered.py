@@ -29,6 +29,11 @@ def _reshape(x: Tensor, shape: Any) -> Tensor:
     return x.reshape(shape)
 
 
+def _copy(x: Tensor, source: Tensor, *_: Any) -> Tensor:
+    """What lies in x after a copy onto it; the operator has no forward mode."""
+    return source.to(x.dtype).expand(x.shape)
+
+
 def _convolution(
     x: Tensor,
     weight: Tensor,
@@ -78,6 +83,7 @@ def _batch_norm_no_training(
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
+    aten.copy.default: _copy,
     aten.convolution.default: _convolution,
     aten.native_batch_norm.default: _batch_norm,
     aten.cudnn_batch_norm.default: _cudnn_batch_norm,

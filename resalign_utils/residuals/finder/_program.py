@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ...precision import doubled
 from ._lowered import lowered
 from ._tape import Operation, Ref, Tape
 
@@ -70,7 +71,7 @@ class Program:
                     self.producer[number] = place
             leaves = tree_leaves((operation.args, operation.kwargs))
             self.sources.append([leaf.number for leaf in leaves if isinstance(leaf, Ref)])
-        self._constants: dict[tuple[int, torch.dtype], dict[int, Tensor]] = {}
+        self._constants: dict[tuple[int, bool], dict[int, Tensor]] = {}
 
     @cached_property
     def takers(self) -> list[list[int]]:
@@ -124,10 +125,10 @@ class Program:
             open_.extend(self.sources[place])
         return sorted(set(places)), sorted(lacking)
 
-    def constants(self, numbers: Iterable[int], n: int, dtype: torch.dtype) -> dict[int, Tensor]:
-        """Values that depend on no input, for n rows; ``dtype`` is that in which the network computes."""
+    def constants(self, numbers: Iterable[int], n: int) -> dict[int, Tensor]:
+        """Values that depend on no input, for n rows, in the arithmetic that is asked for."""
         wanted = [number for number in numbers if number not in self.live]
-        kept = self._constants.setdefault((n, dtype), {})
+        kept = self._constants.setdefault((n, doubled()), {})
         if any(number not in kept for number in wanted):
             places, open_, seen = set[int](), [number for number in wanted if number not in kept], set[int]()
             while open_:
@@ -168,18 +169,11 @@ class Program:
     def evaluate(self, tensors: Sequence[Tensor], wanted: Iterable[int]) -> dict[int, Tensor]:
         """Some values at given inputs (n, ...), one tensor an input."""
         given = dict(zip(self.inputs, tensors, strict=True))
-        n, dtype = len(tensors[0]), _computing(tensors)
+        n = len(tensors[0])
         wanted = list(wanted)
         places, lacking = self.plan(self.inputs, wanted)
-        given |= self.constants(lacking, n, dtype)
+        given |= self.constants(lacking, n)
         return self.run(places, given, n, wanted)
-
-
-def _computing(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The arithmetic that is asked for: of token numbers it cannot be told, and the mode that widens them is asked."""
-    from ...precision import doubled
-
-    return torch.float64 if doubled() else next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
 def _merged(a: Operation, b: Operation) -> Operation:

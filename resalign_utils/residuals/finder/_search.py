@@ -148,11 +148,14 @@ class Search:
         self, place: int, h: int, z: int, terms: list[Term], skip: int, kind: Simplicity, *, held: bool
     ) -> ResidualSum:
         branch = tuple(term for i, term in enumerate(terms) if i != skip)
-        return ResidualSum(place, self._climbed(h), z, terms[skip], branch, kind, held)
+        return ResidualSum(place, self._climbed(h, z), z, terms[skip], branch, kind, held)
 
-    def _climbed(self, h: int) -> int:
-        """The value whose entries h holds, before it was cut into windows or laid otherwise."""
+    def _climbed(self, h: int, z: int | None = None) -> int:
+        """The value whose entries h holds before it was cut into windows or laid otherwise; laid as z is, if one is."""
+        shapes, laid_as_z = self._program.shapes, h
         while (place := self._program.producer[h]) is not None:
+            if z is not None and shapes[h] == shapes[z]:
+                laid_as_z = h
             operation = self._program.operations[place]
             if not keeps_entries(operation) or operation.several or len(self._sources(place)) != 1:
                 break
@@ -160,7 +163,7 @@ class Search:
             if self._program.size(before) != self._program.size(h):
                 break  # an expansion
             h = before
-        return h
+        return laid_as_z if z is not None and shapes[laid_as_z] == shapes[z] else h
 
     def _seen_from(self, h: int, z: int, terms: list[Term]) -> tuple[list[Simplicity], list[bool], bool]:
         """How simply each term depends on h, whether it does by a matrix, and whether all are gated."""
