@@ -53,9 +53,9 @@ _ACTIVATIONS = _packets(
     "_prelu_kernel threshold hardsigmoid log_sigmoid_forward rrelu_with_noise clamp clamp_min clamp_max "
     "abs sign softshrink hardshrink"
 )
-_NORMS = _packets(  # rsqrt: a root-mean-square norm comes apart into it and products
+_NORMS = _packets(  # or what one comes apart into: a square root, of a variance or a mean square
     "native_layer_norm native_group_norm native_batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training "
-    "_fused_rms_norm rms_norm rsqrt"
+    "_fused_rms_norm rms_norm rsqrt sqrt std var_mean linalg_vector_norm"
 )
 
 
@@ -105,6 +105,11 @@ def is_matrix(operation: Operation) -> bool:
 def is_outer(operation: Operation) -> bool:
     """Whether the operation may be what a block does to its sum: an activation or a normalisation."""
     return packet(operation.op) in _ACTIVATIONS or packet(operation.op) in _NORMS
+
+
+def averages(operation: Operation) -> bool:
+    """Whether the operation is a mean: a pooling, or the statistic of a norm."""
+    return packet(operation.op) is aten.mean
 
 
 def keeps_entries(operation: Operation) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from ._found import ResidualSum
-from ._operations import is_matrix, is_outer
+from ._operations import averages, is_matrix, is_outer
 from ._program import Program
 
 
@@ -71,12 +71,26 @@ class _Outer:
             return None
         program, z, state = self._program, self._sums[i].z, self._sums[i + 1].h
         places, lacking = program.plan([z], [state])
-        if not places or any(number in program.live for number in lacking):
+        held = any(number in program.live for number in lacking)
+        if not places or held or program.size(state) != program.size(z):
             return None
         operations = [program.operations[place] for place in places]
-        if any(map(is_matrix, operations)) or not any(map(is_outer, operations)):
+        if any(self._mixes(place) for place in places) or not any(map(is_outer, operations)):
             return None
         return state, places
+
+    def _mixes(self, place: int) -> bool:
+        """Whether an operation mixes entries by a matrix and is no statistic of a norm, which is smaller than they are.
+
+        What pools gets smaller too, and no state of the sum's size comes of it.
+        """
+        program, operation = self._program, self._program.operations[place]
+        (first, *_), outputs = program.sources[place], self._outputs(place)
+        statistic = averages(operation) and program.size(outputs[0]) < program.size(first)
+        return is_matrix(operation) and not statistic
+
+    def _outputs(self, place: int) -> list[int]:
+        return [number for number in self._program.operations[place].outputs if number is not None]
 
     def within_module(self, s: ResidualSum) -> int | None:
         """σ(z), where all that the adding module does after its sum are activations and normalisations of it."""
@@ -87,9 +101,9 @@ class _Outer:
                 continue
             operation = program.operations[place]
             sources = [number for number in program.sources[place] if number in program.live]
-            if is_matrix(operation) or not all(number in moving for number in sources):
+            if self._mixes(place) or not all(number in moving for number in sources):
                 return last
-            outputs = [number for number in operation.outputs if number is not None]
+            outputs = self._outputs(place)
             moving.update(outputs)
             open_.remove(place)
             seen = seen or is_outer(operation)
