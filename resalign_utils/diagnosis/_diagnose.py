@@ -41,6 +41,7 @@ from ._verdicts import verdicts_of
 Null = Literal["reinitialised"] | Callable[[], nn.Module] | None
 
 PER_CLASS = 10  # inputs taken of an ImageData
+LEAN = 3  # inputs of the model for one of its twin where the budget is short
 SHARE = 0.4  # of the budget, after which no block is cut any more: the rest is for triplets
 
 
@@ -209,6 +210,11 @@ class _Subject:
         positions = self._positions.cpu()[rows] if self.tokens is not None else self._positions
         return measure_path(part, k, None, self.classes, options, positions)
 
+    @property
+    def inputs(self) -> int:
+        """How many inputs have been measured."""
+        return sum(len(report.alignment) for report in self.reports) // self._each
+
     def measured(self) -> Measured:
         return Measured(self.screen, join(self.reports) if self.reports else None)
 
@@ -216,7 +222,7 @@ class _Subject:
 def _triplets(
     subjects: Sequence[_Subject], k: int | None, options: SVDOptions, clock: _Clock, notes: list[str], progress: bool
 ) -> None:
-    """Measure inputs, of all subjects the same, until the budget is used: first one, then as many as take a moment."""
+    """Measure inputs until the budget is used: first one, then as many as take a moment."""
     n = len(subjects[0].screen.step_cv) // subjects[0]._each
     # inputs may be sorted by class
     order, done, each = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed)), 0, 0.0
@@ -226,8 +232,11 @@ def _triplets(
             # together they are cheaper: twice as many as before, if they fit even at the price of the last ones
             size = 1 if done == 0 else max(1, min(done, int((clock.budget - clock.used) / each)))
             chosen, began = order[done : done + size], time.monotonic()
-            reports = [subject.measure(chosen, k, options) for subject in subjects]
-            for subject, report in zip(subjects, reports, strict=True):
+            # where the budget is short, the twin is measured at a third of the inputs: its scores vary little
+            short = each * (n - done) > clock.budget - clock.used and LEAN * subjects[-1].inputs > done
+            measured = subjects[:1] if short else subjects
+            reports = [subject.measure(chosen, k, options) for subject in measured]
+            for subject, report in zip(measured, reports, strict=True):
                 subject.reports.append(report)
             done, each = done + len(chosen), (time.monotonic() - began) / len(chosen)
             bar.update(len(chosen))
@@ -238,8 +247,9 @@ def _triplets(
     finally:
         bar.close()
     if 0 < done < n:
+        twin = f" (of the untrained twin at {subjects[1].inputs})" if len(subjects) > 1 else ""
         notes.append(
-            f"Singular triplets were measured at {done} of {n} inputs, drawn at random, in a budget of "
+            f"Singular triplets were measured at {done} of {n} inputs{twin}, drawn at random, in a budget of "
             f"{clock.budget:.0f} s; one input took {each:.1f} s."
         )
 

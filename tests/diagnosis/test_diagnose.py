@@ -1,7 +1,9 @@
 """A diagnosis end to end: what it holds, what it says, and what it leaves as it was."""
 
+import itertools
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -194,3 +196,12 @@ def test_decay_time_is_that_of_the_recipe(foreign):
     assert math.isclose(recipe.decay_time, 0.1 * 5e-4 * 1000 / 2 / 0.1)
     found = ra.diagnose(*foreign[:2], recipe=recipe, budget=1, progress=False)
     assert found.verdicts[-1].text.startswith("The training's decay time is S = 0.25. Below S = 1")
+
+
+def test_where_the_budget_is_short_the_twin_is_measured_at_fewer_inputs(foreign, monkeypatch):
+    ticks = itertools.count(time.monotonic())  # every look at the clock is a second
+    monkeypatch.setattr(_diagnose.time, "monotonic", lambda: next(ticks))
+    found = ra.diagnose(*foreign[:2], budget=40, progress=False)
+    mine, twin = len(found.measured.alignment.alignment), len(found.null.alignment.alignment)
+    assert 1 <= twin < mine < 12
+    assert any(f"at {mine} of 12 inputs (of the untrained twin at {twin})" in note for note in found.notes)
