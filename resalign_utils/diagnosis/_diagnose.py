@@ -88,7 +88,7 @@ def diagnose(
         progress: whether bars are shown.
 
     Returns:
-        A :class:`Diagnosis`.
+        A :class:`Diagnosis`; ``print`` shows its sentences, ``to_html`` writes a report.
 
     Raises:
         ValueError: no residual block is found, what :func:`trace` refuses, labels that do not fit, a budget that cannot

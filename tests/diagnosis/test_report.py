@@ -177,7 +177,13 @@ def test_data_that_is_saved_from_the_page_is_the_diagnosis(found, report, opened
         download.value.save_as(tmp_path / name)
         read[name] = (tmp_path / name).read_text(encoding="utf-8")
     assert json.loads(read["diagnosis.json"]) == found.to_dict()
-    table = pd.read_csv(io.StringIO(read["blocks.csv"]), index_col=0, converters={"outer": str})
+    table = pd.read_csv(
+        io.StringIO(read["blocks.csv"]),
+        index_col=0,
+        dtype={"outer": str},
+        keep_default_na=False,
+        na_values={name: [""] for name in found.to_frame().columns if name != "outer"},
+    )
     pd.testing.assert_frame_equal(table, found.to_frame(), check_dtype=False, check_index_type=False)
 
 
