@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import resalign_utils as ra
-from resalign_utils.diagnosis import RULES, _report_figures
+from resalign_utils.diagnosis import RULES, _report, _report_figures
 from resalign_utils.plotting import packed_plotly
 
 EVIL = '<script>document.title="taken"</script><img src=x onerror="document.title=1"></script>&amp;%{x}'
@@ -224,8 +225,6 @@ def test_almost_nothing_known_is_a_report_too(unknown, opened, tmp_path):
 
 
 def test_without_a_measured_input_figures_give_way_to_sentences(found):
-    from dataclasses import replace
-
     bare = replace(found, measured=replace(found.measured, alignment=None), null=None, path_lengths=None)
     said = {one.title: one for one in _report_figures.drawings(bare)}
     assert said["Alignment of blocks"].caption == "No singular triplets were measured: the budget allowed no input."
@@ -237,6 +236,11 @@ def test_more_blocks_than_a_figure_shows_are_said(found, monkeypatch):
     monkeypatch.setattr(_report_figures, "MOST_BLOCKS", 2)
     captions = [one.caption for one in _report_figures.drawings(found) if not one.json]
     assert "3 blocks are more than the 2 that a figure shows: Diagnosis.save writes the numbers." in captions
+
+
+def test_every_number_has_a_name(found):
+    assert set(_report.VALUES) == set(RULES)
+    assert set(_report.COLUMNS) == set(found.to_frame().reset_index().columns)
 
 
 def test_a_folder_is_no_file(found, tmp_path):
