@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
+import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from torch.testing import assert_close
@@ -71,7 +73,6 @@ def test_images_are_prepared_as_torchvision_does(tmp_path):
 
 
 def test_images_are_prepared_as_timm_does(tmp_path):
-    timm = pytest.importorskip("timm")
     image = picture(tmp_path)
     for name in ("vit_tiny_patch16_224", "resnet18"):
         config = timm.data.resolve_model_data_config(timm.create_model(name))
@@ -276,7 +277,7 @@ WORDS = ["[UNK]", *["the", "cat", "sat", "on", "a", "mat", "and", "saw", "anothe
 @pytest.fixture
 def speaking(tmp_path):
     """A small GPT-2 with a tokenizer of eleven words, in a folder."""
-    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    tokenizers = pytest.importorskip("tokenizers")  # transformers brings it
     config = transformers.GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=len(WORDS), n_positions=16)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     level = tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
@@ -328,7 +329,6 @@ def test_text_is_diagnosed_end_to_end(resalign, speaking, tmp_path):
 
 
 def test_images_of_a_folder_with_an_image_processor_are_prepared_by_it(photos, tmp_path):
-    transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=16, patch_size=8
     )

@@ -4,8 +4,10 @@ import pickle
 import re
 
 import pytest
+import timm
 import torch
 import torchvision
+import transformers
 from safetensors.torch import load_file, save_file
 
 from resalign_utils.cli._networks import function_of, open_network
@@ -167,7 +169,6 @@ def test_nothing_is_downloaded_unless_asked(monkeypatch):
 
 
 def test_timm_is_built_with_its_settings_and_weights_asked_for(monkeypatch):
-    timm = pytest.importorskip("timm")
     asked, build = [], timm.create_model
 
     def create_model(name, pretrained, **more):
@@ -254,7 +255,6 @@ def test_options_of_libraries_are_refused_for_a_file(net, given, option):
 
 @pytest.fixture
 def gpt2(tmp_path):
-    transformers = pytest.importorskip("transformers")
     torch.manual_seed(7)
     config = transformers.GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=11, n_positions=16)
     model = transformers.GPT2LMHeadModel(config)
