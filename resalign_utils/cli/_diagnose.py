@@ -50,13 +50,16 @@ def run(args: Namespace) -> None:
         seed=args.seed,
         progress=sys.stderr.isatty(),
     )
-    notes = _notes(network, given)
+    summary, notes = (
+        found.summary(),
+        _notes(network, given),
+    )  # the notes are printed already, and belong to what is kept
     found = replace(found, notes=(*notes, *found.notes))
     content = {"resalign_utils": __version__, "command": _facts(args, network, given), "diagnosis": found.to_dict()}
     for path in args.out:
         _write(found, path, as_json(content))
     wrote = "".join(f"\nWritten: {path}" for path in args.out)
-    show(f"\n{found.summary()}{wrote}", notes, content, machine=args.json)
+    show(f"\n{summary}{wrote}", notes, content, machine=args.json)
 
 
 def _opening(network: Network, given: Given) -> str:

@@ -164,8 +164,12 @@ def _torchvision(name: str, classes: int | None, download: bool, weights: Path |
     if name.lower() not in known:
         raise refused("a model of torchvision", repr(name), _nearest(name, known))
     offered = models.get_model_weights(name).DEFAULT
-    # these two warn unless they are told how to begin
-    more: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") and not download else {}
+    takes = inspect.signature(models.get_model_builder(name)).parameters
+    more: dict[str, Any] = {}
+    if not download and "weights_backbone" in takes:  # by itself it is fetched, also where weights=None
+        more["weights_backbone"] = None
+    if not download and name.lower() in ("googlenet", "inception_v3"):  # these warn unless they are told how to begin
+        more["init_weights"] = True
     if classes is not None:
         if download:
             raise refused("--classes or --download", "both", "The weights that are offered have a head of their own.")
@@ -202,6 +206,8 @@ def _hf(name: str, classes: int | None, download: bool, weights: Path | None) ->
     library = optional("transformers", "hf:")
     more = {} if classes is None else {"num_labels": classes}
     config = library.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **more)
+    if getattr(config, "use_pretrained_backbone", False):  # it would be fetched
+        config.use_pretrained_backbone = False
     kind = _class_of(library, config, path)
     stored = sorted(file.name for file in folder.glob("*.safetensors"))
     if alone or weights is not None or not stored:

@@ -90,9 +90,11 @@ class Preparation:
         return x
 
     def __str__(self) -> str:
-        size = "as they are" if self.crop is None else f"shorter side to {self.resize}, middle {self.crop}×{self.crop}"
+        size = "of the size that they have"
+        if self.crop is not None:
+            size = f"shorter side to {self.resize} ({self.interpolation}), middle {self.crop}×{self.crop}"
         scale = f"pixels in [0, 1] less {_joined(self.mean)} over {_joined(self.std)}"
-        return f"{size} ({self.interpolation}), {scale} ({self.source})"
+        return f"{size}, {scale} ({self.source})"
 
     def _each(self, option: str, given: tuple[float, ...]) -> tuple[float, ...]:
         channels = len(self.mean)

@@ -85,7 +85,7 @@ def test_size_mean_and_deviation_are_changed_by_what_is_given():
     changed = own.changed(112, (0.0,), None)
     assert (changed.resize, changed.crop, changed.mean, changed.std) == (128, 112, (0.0, 0.0, 0.0), own.std)
     assert str(changed) == (
-        "shorter side to 128, middle 112×112 (bilinear), pixels in [0, 1] less 0 over 0.2/0.2/0.1 "
+        "shorter side to 128 (bilinear), middle 112×112, pixels in [0, 1] less 0 over 0.2/0.2/0.1 "
         "(resnet18, --size, --mean)"
     )
     with pytest.raises(Refused, match=r"Expected --mean as one number or 3; got 2\. Give one for each channel\."):
@@ -99,7 +99,7 @@ def test_a_folder_of_classes_gives_images_and_labels(seeing, photos):
     assert given.data.shape == (6, 3, 8, 10)
     assert given.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert given.says == (
-        f"6 of 12 images of {photos}: as they are (bilinear), pixels in [0, 1] less 0.5 over 0.25 "
+        f"6 of 12 images of {photos}: of the size that they have, pixels in [0, 1] less 0.5 over 0.25 "
         "(no settings of the network, --mean, --std)."
     )
     assert given.notes == ("The folders are the outputs in order: cat = 0, dog = 1, owl = 2.",)
@@ -114,7 +114,7 @@ def test_what_is_not_known_of_images_is_said(seeing, photos):
     network = opened("torchvision:resnet18", classes=3)
     given = inputs(network, images=photos, inputs=2)
     assert given.data.shape == (2, 3, 224, 224)
-    assert "shorter side to 256, middle 224×224" in given.says
+    assert "shorter side to 256 (bilinear), middle 224×224" in given.says
     assert len(given.notes) == 1
 
 

@@ -1,5 +1,6 @@
 """Networks by their four kinds of names, and their weights: each loaded whole, or refused."""
 
+import importlib
 import pickle
 import re
 
@@ -166,6 +167,16 @@ def test_nothing_is_downloaded_unless_asked(monkeypatch):
     assert asked == [None, torchvision.models.ResNet18_Weights.DEFAULT]
     assert not network.untrained
     assert network.weights == "ResNet18_Weights.IMAGENET1K_V1, downloaded."
+
+
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "googlenet"])
+def test_a_backbone_is_not_downloaded_either(monkeypatch, name):
+    def fetched(url, *args, **more):
+        raise AssertionError(f"{url} was fetched")
+
+    for module in ("torch.hub", "torchvision.models._api"):
+        monkeypatch.setattr(importlib.import_module(module), "load_state_dict_from_url", fetched)
+    assert opened(f"torchvision:{name}").untrained
 
 
 def test_timm_is_built_with_its_settings_and_weights_asked_for(monkeypatch):
