@@ -66,6 +66,8 @@ class FaceNet(nn.Module):
     variance 1, so that an untrained twin has what the training began with.
     """
 
+    mean: Tensor  # (3, 1, 1)
+
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.stem_scale = nn.Conv2d(3, 32, 7, 2), nn.BatchNorm2d(32, eps=0.0)

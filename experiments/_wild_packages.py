@@ -68,9 +68,11 @@ def _unpacked(registry: str, name: str, version: str) -> Path:
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     (archive,) = (path for path in folder.iterdir() if path.suffix in (".whl", ".tgz"))
     if archive.suffix == ".whl":
-        zipfile.ZipFile(archive).extractall(folder)
+        with zipfile.ZipFile(archive) as wheel:
+            wheel.extractall(folder)
     else:
-        tarfile.open(archive).extractall(folder, filter="data")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
     return folder
 
 

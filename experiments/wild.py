@@ -65,7 +65,7 @@ def _efficientnet_decay_time() -> tuple[float, float]:
 
 
 def _faces_decay_time() -> tuple[float, float]:
-    """The rate stays at 0.1 until 10,000 steps bring nothing, so for 10,000 steps at least; decay 1e-4, momentum 0.9."""
+    """The rate stays at 0.1 until 10,000 steps bring nothing, so for that long at least; decay 1e-4, momentum 0.9."""
     return ra.TrainingRecipe(0.1, 1e-4, 10_000, momentum=0.9).decay_time, math.inf
 
 

@@ -14,7 +14,9 @@ def snippets(page):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 3), ("book/your_model.md", 5), ("book/limits.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("README.md", 3), ("book/your_model.md", 4), ("book/by_hand.md", 5), ("book/limits.md", 1)]
+)
 def test_snippets_run_in_order(page, least, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where they may write
     blocks = snippets(page)
@@ -26,7 +28,7 @@ def test_snippets_run_in_order(page, least, capsys, tmp_path, monkeypatch):
 
 
 def test_a_block_of_ones_own_takes_ten_lines():
-    for page in ("README.md", "book/your_model.md"):
+    for page in ("README.md", "book/by_hand.md"):
         for block in snippets(page):
             for function in re.findall(r"^@ra\.residual_branch\.register\n(?:.+\n?)+", block, re.M):
                 assert len(function.splitlines()) <= 10
@@ -34,6 +36,6 @@ def test_a_block_of_ones_own_takes_ten_lines():
 
 def test_snippets_register_what_they_measure():
     names = {}
-    for block in snippets("book/your_model.md"):
-        exec(compile(block, "your_model", "exec"), names)
+    for block in snippets("book/by_hand.md"):
+        exec(compile(block, "by_hand", "exec"), names)
     assert {names["MLPBlock"], names["PostBlock"]} <= set(residual_branch.registry)

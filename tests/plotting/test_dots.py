@@ -131,3 +131,11 @@ def test_differences_that_cannot_be_drawn_are_refused():
     }.items():
         with pytest.raises(ValueError, match=re.escape(text)):
             plotting.difference_dots(values, x_label="gain")
+
+
+def test_small_dots_are_called_what_they_are():
+    figure = draw({"a": [1.0, 2.0]}, repeat="input")
+    close(named(figure, "one input").x, [1, 2])
+    assert named(figure, "mean").text[0].endswith("<br>inputs: 2")
+    words = figure.layout.legend.title.text.replace("<br>", " ")
+    assert words == "large: mean ± 1 sd over inputs, small: one input"
