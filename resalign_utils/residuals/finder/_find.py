@@ -128,7 +128,7 @@ class Finder:
         (output,) = [n for n in program.outputs if n is not None][:1]
         places, lacking = program.plan([number], [output])
         live = [n for n in lacking if n in program.live]
-        given = program.evaluate(inputs.tensors, live) | program.constants(lacking, len(inputs), z.dtype)
+        given = program.evaluate(inputs.tensors, live) | program.constants(lacking, len(inputs))
         given[number] = from_rows(program, number, z)
         return program.run(places, given, len(inputs), [output])[output]
 
