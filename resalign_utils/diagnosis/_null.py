@@ -32,8 +32,9 @@ def untrained_twin(
         ValueError: the factory's network has other parameters than the model.
     """
     device = inputs.data.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        # torch.manual_seed reseeds all GPUs
+        (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)
         twin, how = _made(model, factory) if factory is not None else _reset(model, seed)
     twin = twin.to(device=device, dtype=next(model.parameters()).dtype)
     if _set_statistics(twin, inputs):

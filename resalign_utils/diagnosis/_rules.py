@@ -36,8 +36,8 @@ RULES = {
         Rule(
             "straightness",
             (2.0,),
-            "Of the 441 recorded fully-connected networks that fitted their data, none with a line-shape score above 2 "
-            "had an alignment above 0.19.",
+            "Of the 444 recorded fully-connected networks that fit 99 % of their training images or more, none with a "
+            "line-shape score above 2 had an alignment above 0.19.",
             "09_counterfactuals",
         ),
         Rule(
