@@ -238,6 +238,13 @@ def test_more_blocks_than_a_figure_shows_are_said(found, monkeypatch):
     assert "3 blocks are more than the 2 that a figure shows: Diagnosis.save writes the numbers." in captions
 
 
+def test_unknown_numbers_are_dashes(unknown):
+    worth = replace(unknown.worth, divergence=torch.tensor([0.5, math.nan, math.nan]))
+    page = replace(unknown, worth=worth)._repr_html_()
+    assert page.count('<td class="number">–</td>') == 2
+    assert "nan" not in page
+
+
 def test_every_number_has_a_name(found):
     assert set(_report.VALUES) == set(RULES)
     assert set(_report.COLUMNS) == set(found.to_frame().reset_index().columns)
