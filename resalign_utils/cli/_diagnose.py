@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +12,11 @@ from ..diagnosis import Diagnosis, diagnose
 from ._inputs import Given, open_inputs
 from ._networks import Network, function_of, open_network
 from ._output import as_json, check_outputs, show
-from ._refused import refused
-
-_TO_HTML: Callable[[Diagnosis, Path], Path] | None = getattr(Diagnosis, "to_html", None)
 
 
 def run(args: Namespace) -> None:
     """Diagnose, print the summary, write what was asked for."""
     check_outputs(args.out)
-    if _TO_HTML is None and any(path.suffix.lower() == ".html" for path in args.out):
-        raise refused(
-            "--out as .json or a folder", "a report as .html, which this version does not write", "Change the name."
-        )
     null = args.null if args.null == "reinitialised" else None if args.null == "none" else function_of(args.null)
     network = open_network(
         args.model,
@@ -87,8 +79,8 @@ def _facts(args: Namespace, network: Network, given: Given) -> dict[str, object]
 
 def _write(found: Diagnosis, path: Path, text: str) -> None:
     suffix = path.suffix.lower()
-    if suffix == ".html" and _TO_HTML is not None:
-        _TO_HTML(found, path)
+    if suffix == ".html":
+        found.to_html(path)
     elif suffix == ".json":
         path.write_text(text + "\n", encoding="utf-8")
     else:

@@ -1,5 +1,6 @@
 """The command as a whole: exit codes, streams, help, and each verb end to end."""
 
+import html
 import json
 import subprocess
 import sys
@@ -202,13 +203,11 @@ def test_an_interrupted_command_says_so(resalign, monkeypatch, net, array):
     assert answer.err == "resalign: interrupted, nothing was written.\n"
 
 
-def test_html_is_written_by_the_diagnosis_itself(resalign, monkeypatch, net, array, tmp_path):
+def test_the_report_holds_the_notes_of_the_command(resalign, net, array, tmp_path):
     argv = ("diagnose", f"{net}:Net", "--array", array[0], "--null", "none", *FAST, "--out", tmp_path / "report.html")
-    monkeypatch.setattr(_diagnose, "_TO_HTML", None)
-    assert "a report as .html, which this version does not write" in resalign(*argv).err
-    monkeypatch.setattr(_diagnose, "_TO_HTML", lambda found, path: path.write_text(found.summary()))
     assert resalign(*argv).code == 0
-    assert "3 residual blocks, 20 inputs" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "The array's float64 was converted to the network's float32." in html.unescape(page)  # a note of the command
 
 
 def test_what_reads_the_output_may_stop(net):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from resalign_utils.cli import _diagnose, _parser
+from resalign_utils.cli import _parser
 from resalign_utils.cli._networks import function_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,9 +42,7 @@ def desk(net, photos, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/command_line.md"])
-def test_commands_on_pages_run(resalign, desk, monkeypatch, page):
-    if _diagnose._TO_HTML is None:
-        monkeypatch.setattr(_diagnose, "_TO_HTML", lambda found, path: path.write_text(found.summary()))
+def test_commands_on_pages_run(resalign, desk, page):
     found = commands(ROOT / page)
     assert {command.split()[1] for command in found} == {"blocks", "diagnose", "poc"}
     for command in found:
