@@ -196,7 +196,7 @@ class _Subject:
         if tokens is not None:
             self._path, self._positions = at_tokens(path, tokens, text=text)
             self._each = len(self._positions) // len(path.logits)
-        self.screen = screen(self._path)
+        self.screen = screen(self._path, self._each)
 
     def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> AlignmentReport:
         """The report of some inputs (r,)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..residuals import Inputs
 
+_APART = 0x7215  # from the seeds that people use
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -34,7 +35,8 @@ def untrained_twin(
     device = inputs.data.device
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         # torch.manual_seed reseeds all GPUs
-        (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)
+        # of its own: a model made under the same seed would be its own twin
+        (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed + _APART)
         twin, how = _made(model, factory) if factory is not None else _reset(model, seed)
     twin = twin.to(device=device, dtype=next(model.parameters()).dtype)
     if _set_statistics(twin, inputs):

@@ -23,6 +23,7 @@ class Screen:
         step_share: (n, L) the same over ‖h_{ℓ−1}‖.
         turn: (n, L−1) cosine of the angle between the steps of blocks ℓ and ℓ+1; NaN where they have other shapes or do
             not follow each other, or a step has no length.
+        tokens_per_input: of how many tokens of one input there are rows, one after the other; 1 for whole states.
     """
 
     line_shape_score: Tensor
@@ -30,11 +31,12 @@ class Screen:
     step_length: Tensor
     step_share: Tensor
     turn: Tensor
+    tokens_per_input: int = 1
 
 
 @torch.no_grad()
-def screen(path: Trace) -> Screen:
-    """The screen of a trace."""
+def screen(path: Trace, tokens_per_input: int = 1) -> Screen:
+    """The screen of a trace, of inputs or of their tokens."""
     line_shape, cv, _ = trajectory_scores(path.residuals)
     n = len(path.residuals[0].input)
     unknown = path.residuals[0].input.new_full((n,), torch.nan)
@@ -51,7 +53,5 @@ def screen(path: Trace) -> Screen:
         a, b = (step.flatten(1) / or_one(step.flatten(1).norm(dim=1))[:, None] for step in (a, b))
         cosine = (a * b).sum(1)
         turns.append(torch.where((a != 0).any(1) & (b != 0).any(1), cosine, torch.nan))
-    none = unknown.new_empty(n, 0)
-    return Screen(
-        line_shape, cv, torch.stack(lengths, 1), torch.stack(shares, 1), torch.stack(turns, 1) if turns else none
-    )
+    turn = torch.stack(turns, 1) if turns else unknown.new_empty(n, 0)
+    return Screen(line_shape, cv, torch.stack(lengths, 1), torch.stack(shares, 1), turn, tokens_per_input)

@@ -59,9 +59,7 @@ def interval_of(values: Tensor) -> tuple[float, float, float]:
 
 def per_input(values: Tensor, found: Diagnosis) -> Tensor:
     """Rows of tokens as means over the tokens of an input: they are not independent."""
-    report = found.measured.alignment
-    tokens = 1 if report is None else report.tokens_per_input
-    return values.reshape(-1, tokens).nanmean(1)
+    return values.reshape(-1, found.measured.screen.tokens_per_input).nanmean(1)
 
 
 def _said(mean: float, low: float, high: float) -> str:
@@ -198,13 +196,14 @@ def _blocks(found: Diagnosis) -> list[Verdict]:
     removable = [name for name, on in zip(names, free.tolist(), strict=True) if on]
     unit = " nats" if worth.kind == "divergence" else " of its length"
     top = int(torch.where(known, worth.divergence, -1.0).argmax())
-    text = f"The output depends most on {names[top]}: without its branch it changes by "
+    among = "" if known.all() else f"Of the {int(known.sum())} blocks that were cut, the"
+    text = f"{among or 'The'} output depends most on {names[top]}: without its branch it changes by "
     text += f"{format_number(float(worth.divergence[top]))}{unit}."
     if removable:
         them = "it" if len(removable) == 1 else "them"
         text += f" {_listed(removable)} may be removable: test without {them} on your own validation data."
     else:
-        text += " No block may be cut without a change."
+        text += f" {'None of them' if among else 'No block'} may be cut without a change."
     said.append(_verdict("removable", text, value=len(removable)))
     return said
 

@@ -16,7 +16,8 @@ def test_page_holds_the_rules_of_the_code():
 def test_recorded_networks_are_as_the_rule_of_straightness_says():
     names = ("map", "digits", "fashion_mnist", "rank")
     rows = pd.concat([ra.recorded(f"counterfactuals_{name}") for name in names], ignore_index=True)
-    fitted = rows[[c["model"]["kind"] == "fc" for c in rows["config"]] & (rows["train_accuracy"] >= FITTED)]
+    connected = rows["config"].map(lambda config: config["model"]["kind"] == "fc")
+    fitted = rows[connected & (rows["train_accuracy"] >= FITTED)]
     (limit,) = RULES["straightness"].thresholds
     above = fitted[fitted["line_shape_score"] > limit]["alignment"]
     assert f"Of the {len(fitted)} recorded fully-connected networks" in RULES["straightness"].says
