@@ -135,7 +135,7 @@ def measure_path(
         num_classes=classes,
         k=k,
         block_names=tuple(r.name for r in path.residuals),
-        missing=_missing(classes, rank, side, bool(known.all())),
+        missing=_missing(classes, rank, side, bool(known.all())) | _missing_shape(line_shape),
         tokens=tuple(positions.tolist()),
         tokens_per_input=max(1, len(positions) // len(path.logits)),
         **tensors,
@@ -198,6 +198,13 @@ def _measure_jacobians(
         "affine_share": torch.stack(shares, 1),
         **couplings(residuals, operators, svds, k, options.tol),
     }
+
+
+def _missing_shape(line_shape: Tensor) -> dict[str, str]:
+    if not line_shape.isnan().all():
+        return {}
+    said = "No two blocks of one shape follow each other directly: their steps make no line."
+    return {"line_shape_score": said, "step_cv": said}
 
 
 def _missing(classes: int | None, rank: int, side: int, known: bool) -> dict[str, str]:

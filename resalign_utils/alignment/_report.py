@@ -32,7 +32,8 @@ class AlignmentReport:
     Attributes:
         line_shape_score: (n,) RA1, number of steps / ‖sum of the unit steps‖; in [1, ∞], 1 iff the states lie on a
             line in one direction, √L for orthogonal steps (null). Over runs of blocks of equal shape, weighted by
-            length (Gai & Zhang 2021). 0 if no step has a length.
+            length (Gai & Zhang 2021). 0 if no step has a length; NaN where no two blocks of one shape follow each
+            other.
         step_cv: (n,) RA1, standard deviation / mean of the step lengths (ddof = 0, weighted alike); 0 iff equispaced.
         singular_values: (n, L, r), the r largest, r ≥ k; r = min(m, d, max(k, C+5)) for up to 20 classes, else k, or
             what was asked for.

@@ -37,7 +37,10 @@ def trajectory_scores(residuals: list[Residual]) -> tuple[Tensor, Tensor, Tensor
         if residual.step is not None:
             still[:, index] = (residual.step.flatten(1) == 0).all(1)
     scores, spreads, weights = [], [], []
-    for run in _runs(residuals):
+    runs = _runs(residuals)
+    if len(residuals) > 1 and all(len(run) == 1 for run in runs):
+        runs = []  # single steps have no shape
+    for run in runs:
         steps = torch.stack(run, 1)  # (n, T, D)
         lengths = in_own_unit(steps, (1, 2)).norm(dim=-1)
         scores.append(line_shape_score(steps))

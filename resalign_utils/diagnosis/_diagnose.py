@@ -28,18 +28,20 @@ from ..residuals import (
     find_blocks,
     inputs_of,
     outputs_with_scaled_block,
+    tensors_of,
     trace,
 )
 from ..svd import SVDOptions
 from ._diagnosis import Diagnosis, Measured, Worth, join
 from ._null import untrained_twin
 from ._recipe import TrainingRecipe
-from ._screen import screen
+from ._screen import join_screens, screen
 from ._settings import settings_of
 from ._verdicts import verdicts_of
 
 Null = Literal["reinitialised"] | Callable[[], nn.Module] | None
 
+DRAWS = 5  # of the untrained twin, which share the inputs
 PER_CLASS = 10  # inputs taken of an ImageData
 LEAN = 3  # inputs of the model for one of its twin where the budget is short
 SHARE = 0.4  # of the budget, after which no block is cut any more: the rest is for triplets
@@ -118,22 +120,32 @@ def diagnose(
     with clock.stage("trace"):
         path = trace(model, data, blocks=wanted, whole=whole)
         text = not inputs.data.is_floating_point()
-        mine = _Subject(path, tokens if are_sequences(path) else None, text)
-    other: _Subject | None = None
+        subject = _Subject(path, tokens if are_sequences(model, path) else None, text)
+        mine = _Measuring([subject])
+    if subject.tokens is not None:
+        notes.append("Blocks were measured token by token: the output at one position by the input there, see tokens=.")
+    if table.note:
+        notes.append(table.note)
     with clock.stage("untrained twin"):
-        twin, note = (None, "No untrained twin was asked for.") if null is None else _twin(model, inputs, null, seed)
-        if twin is not None:
-            try:
-                other = _Subject(trace(twin, data, blocks=wanted, whole=whole), mine.tokens, text)
-            except (ValueError, TypeError) as error:
-                note = f"There is no untrained twin: {error}"
+        other, note = _twins(model, inputs, null, seed, subject.tokens, wanted, whole=whole)
+    if (outputs := _outputs(model, inputs)) > 1:
+        notes.append(
+            f"The model returns {outputs} tensors; blocks, labels and classes are judged by the first of them."
+        )
     with clock.stage("worth"):
         worth = _worth(model, data, path.logits, targets, wanted, whole, clock, notes, progress)
     with clock.stage("collapse"):
         collapse = _collapse(path, targets, notes)
         lengths = _path_lengths(model, data, notes)
     with clock.stage("triplets"):
-        _triplets([s for s in (mine, other) if s is not None], k, SVDOptions("auto", tol, seed), clock, notes, progress)
+        _triplets(
+            [s for s in (mine, other) if s is not None and s.subjects],
+            k,
+            SVDOptions("auto", tol, seed),
+            clock,
+            notes,
+            progress,
+        )
     accuracy = math.nan
     if targets is not None and path.logits.dim() == 2:
         accuracy = float((path.logits.argmax(1) == targets).double().mean())
@@ -142,7 +154,7 @@ def diagnose(
         blocks=table,
         inputs=len(inputs),
         measured=mine.measured(),
-        null=None if other is None else other.measured(),
+        null=other.measured() if other.subjects else None,
         null_note=note,
         worth=worth,
         collapse=collapse,
@@ -151,7 +163,7 @@ def diagnose(
         decay_time=math.nan if recipe is None else recipe.decay_time,
         verdicts=(),
         notes=tuple(notes),
-        settings=settings_of(model, inputs, tokens=mine.tokens, tol=tol, seed=seed, stages=clock.stages),
+        settings=settings_of(model, inputs, tokens=subject.tokens, tol=tol, seed=seed, stages=clock.stages),
     )
     return verdicts_of(found)
 
@@ -186,12 +198,11 @@ class _Stage:
 
 
 class _Subject:
-    """A network that is measured: its trace, at all inputs or at their tokens, and the reports so far."""
+    """A network that is measured: its trace, at all inputs or at their tokens."""
 
     def __init__(self, path: Trace, tokens: Tokens | None, text: bool) -> None:
-        self.classes = path.logits.shape[1] if path.logits.dim() == 2 else None
-        self.tokens, self.reports = tokens, list[AlignmentReport]()
-        self._positions = torch.empty(0, dtype=torch.long)
+        self.classes, self.inputs = path.logits.shape[1] if path.logits.dim() == 2 else None, len(path.logits)
+        self.tokens, self._positions = tokens, torch.empty(0, dtype=torch.long)
         self._path, self._each = path, 1
         if tokens is not None:
             self._path, self._positions = at_tokens(path, tokens, text=text)
@@ -210,20 +221,74 @@ class _Subject:
         positions = self._positions.cpu()[rows] if self.tokens is not None else self._positions
         return measure_path(part, k, None, self.classes, options, positions)
 
+
+class _Measuring:
+    """The model, or several draws of its twin that share the inputs, and the reports so far.
+
+    Of K networks, number j has the inputs j, j + K, j + 2K, ...
+    """
+
+    def __init__(self, subjects: Sequence[_Subject]) -> None:
+        self.subjects, self._reports, self._draws = subjects, list[AlignmentReport](), list[int]()
+
     @property
     def inputs(self) -> int:
         """How many inputs have been measured."""
-        return sum(len(report.alignment) for report in self.reports) // self._each
+        return sum(len(report.alignment) // report.tokens_per_input for report in self._reports)
+
+    def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> None:
+        """Add the reports of some inputs (r,)."""
+        found = list[tuple[AlignmentReport, int]]()
+        for draw, subject in enumerate(self.subjects):
+            own = chosen[chosen % len(self.subjects) == draw] // len(self.subjects)
+            if len(own):
+                found.append((subject.measure(own, k, options), draw))
+        for report, draw in found:  # all, or none if it is interrupted
+            self._reports.append(report)
+            self._draws += [draw] * len(report.alignment)
 
     def measured(self) -> Measured:
-        return Measured(self.screen, join(self.reports) if self.reports else None)
+        draws = [draw for draw, s in enumerate(self.subjects) for _ in range(len(s.screen.step_cv))]
+        return Measured(
+            join_screens([subject.screen for subject in self.subjects]),
+            join(self._reports) if self._reports else None,
+            torch.tensor(draws),
+            torch.tensor(self._draws, dtype=torch.long),
+        )
+
+
+def _twins(
+    model: nn.Module,
+    inputs: Inputs,
+    null: Null,
+    seed: int,
+    tokens: Tokens | None,
+    wanted: Sequence[str],
+    *,
+    whole: bool,
+) -> tuple[_Measuring, str]:
+    """Several draws of the untrained network, each at its share of the inputs, and a sentence about them."""
+    if null is None:
+        return _Measuring([]), "No untrained twin was asked for."
+    if null != "reinitialised" and not callable(null):
+        raise ValueError(f"null must be 'reinitialised', a function that makes a network, or None; got {null!r}.")
+    draws, subjects, note = max(1, min(DRAWS, len(inputs) // 2)), list[_Subject](), ""
+    for draw in range(draws):
+        twin, note = untrained_twin(model, inputs, None if null == "reinitialised" else null, seed + draw)
+        rows = inputs.rows(torch.arange(draw, len(inputs), draws))
+        try:
+            path = trace(twin, rows, blocks=wanted, whole=whole)
+        except (ValueError, TypeError) as error:
+            return _Measuring([]), f"There is no untrained twin: {error}"
+        subjects.append(_Subject(path, tokens, not inputs.data.is_floating_point()))
+    return _Measuring(subjects), note + (f" It is drawn {draws} times." if draws > 1 else "")
 
 
 def _triplets(
-    subjects: Sequence[_Subject], k: int | None, options: SVDOptions, clock: _Clock, notes: list[str], progress: bool
+    subjects: Sequence[_Measuring], k: int | None, options: SVDOptions, clock: _Clock, notes: list[str], progress: bool
 ) -> None:
     """Measure inputs until the budget is used: first one, then as many as take a moment."""
-    n = len(subjects[0].screen.step_cv) // subjects[0]._each
+    n = subjects[0].subjects[0].inputs
     # inputs may be sorted by class
     order, done, each = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed)), 0, 0.0
     bar = tqdm(total=n, desc="singular triplets", unit="input", disable=not progress)
@@ -235,9 +300,8 @@ def _triplets(
             # where the budget is short, the twin is measured at a third of the inputs: its scores vary little
             short = each * (n - done) > clock.budget - clock.used and LEAN * subjects[-1].inputs > done
             measured = subjects[:1] if short else subjects
-            reports = [subject.measure(chosen, k, options) for subject in measured]
-            for subject, report in zip(measured, reports, strict=True):
-                subject.reports.append(report)
+            for subject in reversed(measured):  # the model last: interrupted, it has no input that its twin lacks
+                subject.measure(chosen, k, options)
             done, each = done + len(chosen), (time.monotonic() - began) / len(chosen)
             bar.update(len(chosen))
     except KeyboardInterrupt:
@@ -297,12 +361,11 @@ def _distance(output: Tensor, other: Tensor) -> float:
     return float(((a - b).norm(dim=1) / a.norm(dim=1).clamp(min=1e-300)).mean())
 
 
-def _twin(
-    model: nn.Module, inputs: Inputs, null: Literal["reinitialised"] | Callable[[], nn.Module], seed: int
-) -> tuple[nn.Module | None, str]:
-    if null != "reinitialised" and not callable(null):
-        raise ValueError(f"null must be 'reinitialised', a function that makes a network, or None; got {null!r}.")
-    return untrained_twin(model, inputs, None if null == "reinitialised" else null, seed)
+@torch.no_grad()
+def _outputs(model: nn.Module, inputs: Inputs) -> int:
+    """How many tensors of floating point the model returns, where it is no class of outputs with logits."""
+    output = inputs.rows(torch.arange(1)).call(model)
+    return 1 if hasattr(output, "logits") else sum(t.is_floating_point() for t in tensors_of(output))
 
 
 def _collapse(path: Trace, targets: Tensor | None, notes: list[str]) -> NeuralCollapse | None:

@@ -55,10 +55,15 @@ class Measured:
     Attributes:
         screen: of its forward pass, at all inputs.
         alignment: RA1–RA4, at as many inputs as the budget allowed; None if it allowed none.
+        draws: (n,) which of several networks each row of the screen is of: the twin is drawn a few times. 0 for the
+            model itself.
+        alignment_draws: (m,) likewise of each row of ``alignment``.
     """
 
     screen: Screen
     alignment: AlignmentReport | None
+    draws: Tensor
+    alignment_draws: Tensor
 
 
 @dataclass(frozen=True)
@@ -213,8 +218,10 @@ class Diagnosis:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors, by names such as ``measured.coupling``."""
-        found = {}
+        found = dict[str, Tensor]()
         for name, measured in (("measured", self.measured), ("null", self.null)):
+            if measured is not None:
+                found |= {f"{name}.draws": measured.draws, f"{name}.alignment_draws": measured.alignment_draws}
             for part in (None,) if measured is None else (measured.screen, measured.alignment):
                 for field in fields(part) if part is not None else ():
                     value = getattr(part, field.name)

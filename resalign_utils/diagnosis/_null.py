@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..residuals import Inputs
 
+POWER_STEPS = 30
 _APART = 0x7215  # from the seeds that people use
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -64,6 +66,9 @@ def _reset(model: nn.Module, seed: int) -> tuple[nn.Module, str]:
     twin = copy.deepcopy(model)
     covered = set[int]()
     for module in twin.modules():
+        if parametrize.is_parametrized(module):
+            covered |= _redrawn(module)
+            continue
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()
@@ -85,6 +90,35 @@ def _reset(model: nn.Module, seed: int) -> tuple[nn.Module, str]:
             "Give null=a function that makes the network for an exact one."
         )
     return twin, how
+
+
+@torch.no_grad()
+def _redrawn(module: nn.Module) -> set[int]:
+    """Draw the weights of a module with parametrizations anew, spectral or weight norm for instance.
+
+    Returns:
+        The ids of its parameters; none if it cannot be reset.
+    """
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    # not by remove_parametrizations, which changes the class that the model shares with its copy
+    plain = copy.copy(module)
+    plain.__class__ = type(module).__bases__[0]
+    own = [*(name for name, _ in module.named_parameters(recurse=False)), *names]
+    plain._parameters = {name: nn.Parameter(getattr(module, name).detach().clone()) for name in own}
+    plain._modules = {}
+    reset = getattr(plain, "reset_parameters", None)
+    if not callable(reset):
+        return set()
+    reset()
+    for name, parameter in module.named_parameters(recurse=False):
+        parameter.copy_(getattr(plain, name))
+    module.train()
+    for name in names:
+        setattr(module, name, getattr(plain, name).detach())
+        for _ in range(POWER_STEPS):  # spectral norm follows its singular vectors a step at each use in train mode
+            getattr(module, name)
+    module.eval()
+    return {id(parameter) for parameter in module.parameters()}
 
 
 @torch.no_grad()

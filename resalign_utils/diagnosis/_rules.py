@@ -43,8 +43,9 @@ RULES = {
         Rule(
             "alignment",
             (0.1, 0.5),
-            "The interval of the alignment is compared with the untrained twin's: overlapping, it is none that was "
-            "learned; else below 0.1 it is weak, up to 0.5 partial, above it is strong.",
+            "The interval of the alignment over inputs is compared with the range in which one more untrained network "
+            "would lie: overlapping, it is none that was learned; else below 0.1 it is weak, up to 0.5 partial, above "
+            "it is strong.",
             "05_alignment",
         ),
         Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,3 +56,10 @@ def screen(path: Trace, tokens_per_input: int = 1) -> Screen:
         turns.append(torch.where((a != 0).any(1) & (b != 0).any(1), cosine, torch.nan))
     turn = torch.stack(turns, 1) if turns else unknown.new_empty(n, 0)
     return Screen(line_shape, cv, torch.stack(lengths, 1), torch.stack(shares, 1), turn, tokens_per_input)
+
+
+def join_screens(screens: Sequence[Screen]) -> Screen:
+    """The screens of several networks, one after the other."""
+    names = ("line_shape_score", "step_cv", "step_length", "step_share", "turn")
+    joined = {name: torch.cat([getattr(one, name) for one in screens]) for name in names}
+    return Screen(**joined, tokens_per_input=screens[0].tokens_per_input)

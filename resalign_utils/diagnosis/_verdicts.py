@@ -22,7 +22,7 @@ def _verdicts(found: Diagnosis) -> list[Verdict]:
     if found.inputs < FEWEST_INPUTS:
         text = (
             f"{found.inputs} input{'s are' if found.inputs > 1 else ' is'} too few to judge: give at least "
-            f"{FEWEST_INPUTS}, better ten of each class. The numbers are in the table."
+            f"{FEWEST_INPUTS}, better ten of each class. The numbers are in measured.screen and measured.alignment."
         )
         return [_verdict("inputs", text, value=found.inputs)]
     said = [_straightness(found), *_triplets(found), *_blocks(found)]
@@ -68,6 +68,22 @@ def _said(mean: float, low: float, high: float) -> str:
     return f"{format_number(mean)} ({format_number(low)} to {format_number(high)})"
 
 
+def null_range(values: Tensor, draws: Tensor) -> tuple[float, float, float]:
+    """Mean over draws of the untrained network, and the ends of Student's 95 % range for one more draw.
+
+    The model is one draw itself: of untrained weights, it would lie there in 19 of 20 cases. NaN with fewer than two.
+    """
+    from scipy.stats import t as student
+
+    means = torch.stack([values[draws.to(values.device) == draw].nanmean() for draw in draws.unique()]).double()
+    means = means[~means.isnan()]
+    mean = float(means.mean()) if len(means) else math.nan
+    if len(means) < 2:
+        return mean, math.nan, math.nan
+    half = float(student.ppf(0.975, len(means) - 1) * means.std() * math.sqrt(1 + 1 / len(means)))
+    return mean, mean - half, mean + half
+
+
 def _straightness(found: Diagnosis) -> Verdict | None:
     values = per_input(found.measured.screen.line_shape_score, found)
     finite = values[values.isfinite()]
@@ -75,16 +91,18 @@ def _straightness(found: Diagnosis) -> Verdict | None:
     if math.isnan(mean):
         return None
     (limit,) = RULES["straightness"].thresholds
-    null = math.nan
+    null, null_low, null_high = math.nan, math.nan, math.nan
     if found.null is not None:
-        null = interval_of(per_input(found.null.screen.line_shape_score, found))[0]
-    beside = "" if math.isnan(null) else f", the untrained twin {format_number(null)}"
+        each = found.measured.screen.tokens_per_input
+        shapes = per_input(found.null.screen.line_shape_score, found)
+        null, null_low, null_high = null_range(shapes, found.null.draws[::each])
+    beside = "" if math.isnan(null) else f"; untrained twins {_said(null, null_low, null_high)}"
     text = f"Line shape: {_said(mean, low, high)}, where 1 is a straight line{beside}."
     if low > limit:
         text += f" Above {limit:g} no alignment worth the name was seen in this book's fully-connected networks."
-    elif not math.isnan(null):
-        straighter = "straighter than" if high < null else "less straight than" if low > null else "no straighter than"
-        text += f" The states march {straighter} in the untrained twin."
+    elif not math.isnan(null_low):
+        apart = "straighter" if high < null_low else "less straight" if low > null_high else "no straighter"
+        text += f" The states march {apart} than in untrained twins."
     return _verdict("straightness", text, value=mean, interval=(low, high), null=null)
 
 
@@ -102,10 +120,12 @@ def _triplets(found: Diagnosis) -> list[Verdict | None]:
     return [_alignment(found), _rank(found), _depth(found)]
 
 
-def _null_values(found: Diagnosis, name: str) -> Tensor | None:
+def _null_of(found: Diagnosis, name: str) -> tuple[float, float, float]:
+    """Mean and range of a score over draws of the untrained network; NaN where there is none."""
     if found.null is None or found.null.alignment is None:
-        return None
-    return per_input(_score(found.null, name), found)
+        return math.nan, math.nan, math.nan
+    each = found.null.alignment.tokens_per_input
+    return null_range(per_input(_score(found.null, name), found), found.null.alignment_draws[::each])
 
 
 def _score(measured: Measured, name: str) -> Tensor:
@@ -123,18 +143,17 @@ def _alignment(found: Diagnosis) -> Verdict | None:
     weak, strong = RULES["alignment"].thresholds
     size = "weak" if mean < weak else "partial" if mean < strong else "strong"
     text = f"Alignment of top singular vectors across depth: {_said(mean, low, high)}"
-    values = _null_values(found, "alignment")
-    if values is None:
-        text += f"; there is no untrained twin to compare with. If it is not due to the architecture, it is {size}."
-        return _verdict("alignment", text, value=mean, interval=(low, high))
-    null, null_low, null_high = interval_of(values)
-    text += f", the untrained twin {_said(null, null_low, null_high)}."
+    null, null_low, null_high = _null_of(found, "alignment")
+    if math.isnan(null_low):
+        text += f"; there are no untrained twins to compare with. If it is not due to the architecture, it is {size}."
+        return _verdict("alignment", text, value=mean, interval=(low, high), null=null)
+    text += f"; untrained twins {_said(null, null_low, null_high)}."
     if low > null_high:
-        text += f" There is {size} alignment that the untrained network does not have."
+        text += f" There is {size} alignment that untrained networks do not have."
     elif high < null_low:
-        text += " It is lower than in the untrained network."
+        text += " It is lower than in untrained networks."
     else:
-        text += " It does not differ from the untrained network."
+        text += " It does not differ from untrained networks."
     return _verdict("alignment", text, value=mean, interval=(low, high), null=null)
 
 
@@ -146,10 +165,9 @@ def _rank(found: Diagnosis) -> Verdict | None:
         return None
     (held,) = RULES["rank"].thresholds
     text = f"The {report.num_classes} largest singular values hold {_said(mean, low, high)} of a Jacobian's energy"
-    values, null = _null_values(found, "rank_energy"), math.nan
-    if values is not None:
-        null, _, null_high = interval_of(values)
-        text += f", the untrained twin {format_number(null)}"
+    null, null_low, null_high = _null_of(found, "rank_energy")
+    if not math.isnan(null_low):
+        text += f", of untrained twins' {_said(null, null_low, null_high)}"
         if low <= null_high:
             return _verdict("rank", f"{text}: no more than untrained.", value=mean, interval=(low, high), null=null)
     ends = "is about the number of classes" if low >= held else "is not cut off at the number of classes"
@@ -165,10 +183,12 @@ def _depth(found: Diagnosis) -> Verdict | None:
     if math.isnan(mean):
         return None
     (held,) = RULES["depth"].thresholds
-    null = math.nan
+    null, null_low, null_high = math.nan, math.nan, math.nan
     if found.null is not None and found.null.alignment is not None:
-        null = interval_of(per_input(found.null.alignment.depth_fits()[:, 2], found))[0]
-    beside = "" if math.isnan(null) else f" (the untrained twin {format_number(null)})"
+        shares = per_input(found.null.alignment.depth_fits()[:, 2], found)
+        each = found.null.alignment.tokens_per_input
+        null, null_low, null_high = null_range(shares, found.null.alignment_draws[::each])
+    beside = "" if math.isnan(null) else f" (of untrained twins {_said(null, null_low, null_high)})"
     grows = slope > 0 and low >= held
     text = (
         f"A line over depth explains {_said(mean, low, high)} of the variance of 1/σ₁{beside}: top singular values "

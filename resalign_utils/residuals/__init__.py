@@ -12,7 +12,7 @@ trace (``_replay``): shortcut plus branch, through the outer activation, must gi
 from ..operators import Branch, branch_rows
 from ._checks import check_eval_mode
 from ._cut import outputs_with_scaled_block
-from ._inputs import Inputs, ModelInputs, inputs_of
+from ._inputs import Inputs, ModelInputs, inputs_of, tensors_of
 from ._registry import Parts, gated, is_residual_block, residual_branch
 from ._tokens import Tokens, are_sequences, at_tokens
 from ._trace import Residual, Trace, find_blocks, trace, trace_states
@@ -39,6 +39,7 @@ __all__ = [
     "is_residual_block",
     "outputs_with_scaled_block",
     "residual_branch",
+    "tensors_of",
     "trace",
     "trace_states",
 ]

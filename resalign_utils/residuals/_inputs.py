@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-ModelInputs = Tensor | Sequence[Any] | Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -51,6 +49,9 @@ class Inputs:
         return replace(self, tensors=(data, *self.tensors[1:]))
 
 
+ModelInputs = Tensor | Sequence[Any] | Mapping[str, Any] | Inputs
+
+
 def inputs_of(x: ModelInputs) -> Inputs:
     """Take apart what a model is to be called with.
 
@@ -61,6 +62,8 @@ def inputs_of(x: ModelInputs) -> Inputs:
     Raises:
         TypeError: none of these, or no tensor in it.
     """
+    if isinstance(x, Inputs):
+        return x
     if isinstance(x, Tensor):
         return Inputs((x,), lambda tensors: ((tensors[0],), {}))
     if not isinstance(x, tuple | list | Mapping):

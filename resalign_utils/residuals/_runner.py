@@ -86,7 +86,20 @@ class Blocks:
     def table(self) -> BlockTable:
         """The blocks for a reader."""
         rows = [_row(index, call, self.finder) for index, call in enumerate(self.calls, start=1)]
-        return BlockTable(rows, self.others, self.problem if rows else self.why_none())
+        if not rows:
+            return BlockTable(rows, self.others, self.why_none())
+        return BlockTable(rows, self.others, " ".join(said for said in (self.problem, self._shared()) if said))
+
+    def _shared(self) -> str:
+        """The sentence about blocks that have weights in common, "" if none have."""
+        owner, shared = dict[int, str](), list[tuple[str, str]]()
+        for call in self.calls:
+            first = {owner.setdefault(key, call.name) for key in _weights(call.block)} - {call.name}
+            shared += [(name, call.name) for name in sorted(first)]
+        if not shared:
+            return ""
+        pairs = ", ".join(f"{a} and {b}" for a, b in shared[:3]) + (", …" if len(shared) > 3 else "")
+        return f"Blocks share weights ({pairs}): alignment among them says nothing of what was learned across depth."
 
     def why_none(self) -> str:
         """The sentence that no residual block is found."""
@@ -153,6 +166,13 @@ def _named(calls: list[Call]) -> list[Call]:
         name = call.name if seen[call.name] == 1 else f"{call.name}@{seen[call.name]}"
         named.append(call if name == call.name else replace(call, name=name))
     return named
+
+
+def _weights(block: nn.Module) -> set[int]:
+    """Where the weights of a block's branch lie in memory."""
+    if isinstance(block, FoundBlock):
+        return block.weights()
+    return {parameter.data_ptr() for parameter in block.parameters() if parameter.dim() > 1}
 
 
 def _row(index: int, call: Call, finder: Finder | None) -> Block:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..operators import Branch, branch_rows
+from ._checks import unwrapped
 from ._trace import Residual, Trace
 
 Tokens = int | Sequence[int] | Literal["last", "all", "auto"]
@@ -107,7 +109,15 @@ def _positions(tokens: Tokens, length: int) -> list[int]:
     return [t % length for t in given]
 
 
-def are_sequences(path: Trace) -> bool:
-    """Whether all states are sequences (n, T, D) of one length."""
+def are_sequences(model: nn.Module, path: Trace) -> bool:
+    """Whether all states are sequences (n, T, D) of one length, and not signals (n, channels, T).
+
+    A block that holds a one-dimensional convolution, which takes channels first, is taken for one of signals.
+    """
+    modules = dict(unwrapped(model).named_modules())
+    for residual in path.residuals:
+        block = modules.get(re.split("[#@]", residual.name)[0], model)
+        if any(isinstance(module, nn.modules.conv._ConvNd) for module in block.modules()):
+            return False
     shapes = [state.shape for state in path.states] + [r.input.shape for r in path.residuals]
     return all(len(shape) == 3 for shape in shapes) and len({shape[1] for shape in shapes}) == 1

@@ -107,19 +107,78 @@ def test_a_small_budget_gives_partial_results_that_say_so(foreign):
 
 def test_interrupted_it_reports_what_it_has(foreign, monkeypatch):
     model, x, *_ = foreign
-    measure, calls = _diagnose._Subject.measure, []
+    measure, calls = _diagnose._Measuring.measure, []
 
     def interrupted(self, *args):
         calls.append(self)
-        if len(calls) == 4:
+        if len(calls) == 4:  # of the model and its twins in turn: the second inputs of the model
             raise KeyboardInterrupt
         return measure(self, *args)
 
-    monkeypatch.setattr(_diagnose._Subject, "measure", interrupted)
-    # of two networks: the second inputs of the second one
+    monkeypatch.setattr(_diagnose._Measuring, "measure", interrupted)
     found = ra.diagnose(model, x, budget="30s", progress=False)
-    assert len(found.measured.alignment.alignment) == len(found.null.alignment.alignment) == 1
+    assert len(found.measured.alignment.alignment) == 1
     assert any(note.startswith("Interrupted") for note in found.notes)
+
+
+def test_twins_are_drawn_several_times_and_share_the_inputs(foreign):
+    *_, found = foreign
+    assert found.null.draws.unique().tolist() == [0, 1, 2, 3, 4]
+    assert len(found.null.draws) == 12
+    assert len(found.null.screen.line_shape_score) == 12
+    assert found.null_note.endswith("It is drawn 5 times.")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_untrained_network_is_not_told_from_its_twins(seed):
+    torch.manual_seed(seed)
+    found = ra.diagnose(Foreign().eval(), torch.randn(12, 10), budget="30s", progress=False)
+    said = {verdict.subject: verdict.text for verdict in found.verdicts}
+    assert "no straighter than" in said["straightness"] or "Above 2" in said["straightness"]
+    assert "does not differ" in said["alignment"]
+
+
+def test_signals_with_channels_first_are_no_tokens():
+    class Waves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Conv1d(4, 4, 3, padding=1) for _ in range(2))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = (x + torch.tanh(layer(x))) * 0.5**0.5
+            return x.mean(2)
+
+    torch.manual_seed(0)
+    found = ra.diagnose(Waves().double().eval(), torch.randn(10, 4, 9, dtype=torch.float64), budget=5, progress=False)
+    assert found.settings["tokens"] is None
+    assert found.measured.alignment.tokens == ()
+    assert [block.outer for block in found.blocks] == ["mul"] * 2
+
+
+def test_weights_under_a_norm_are_drawn_anew():
+    norm = nn.utils.parametrizations
+    torch.manual_seed(0)
+    model = nn.Sequential(norm.spectral_norm(nn.Linear(20, 20)), norm.weight_norm(nn.Linear(20, 20))).eval()
+    twin, how = untrained_twin(model, inputs_of(torch.randn(4, 20)))
+    assert "all weights drawn anew" in how
+    for layer, fresh in zip(twin, model, strict=True):
+        assert not torch.allclose(layer.weight, fresh.weight)
+    assert_close(torch.linalg.svdvals(twin[0].weight)[0], torch.tensor(1.0), rtol=0.05, atol=0)
+    plain = torch.linalg.svdvals(nn.Linear(20, 20).weight)[0]
+    assert 0.5 < torch.linalg.svdvals(twin[1].weight)[0] / plain < 2
+
+
+def test_several_outputs_and_shared_weights_are_said():
+    class Twice(Foreign):
+        def forward(self, x):
+            for layer in [*self.layers[:2], *self.layers[:2]]:
+                x = x + torch.tanh(layer(x))
+            return [self.head(x), x]
+
+    found = ra.diagnose(Twice().eval(), torch.randn(10, 10), budget=5, progress=False)
+    assert any("returns 2 tensors" in note for note in found.notes)
+    assert any("Blocks share weights ((model)#1 and (model)#3" in note for note in found.notes)
 
 
 def test_model_and_random_state_are_left_as_they_were():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .._registry import Parts, residual_branch
 from ._found import ResidualSum, Term
@@ -35,6 +36,14 @@ class FoundBlock(nn.Module):
     def forward(self, h: Tensor, streams: Sequence[Tensor] = ()) -> Tensor:
         """The block's output (n, *out)."""
         return self._outside(self._value(h, streams, ((self.sum.z, 1.0),)))
+
+    def weights(self) -> set[int]:
+        """Where the constant matrices of the branch lie in memory."""
+        program = self._program
+        places, lacking = self._plan(tuple(number for number, _ in self.sum.branch))
+        places = [*places, *program.before(number for number in lacking if number not in program.live)]
+        leaves = tree_leaves([program.operations[place].args for place in places])
+        return {leaf.data_ptr() for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 1}
 
     def branch(self, h: Tensor, streams: Sequence[Tensor] = ()) -> Tensor:
         """F(h) (n, *out)."""

@@ -220,7 +220,7 @@ def _masked_first(inputs: Inputs) -> Tensor:
     """The rows (n,), those first whose masks hide most: what a model leaves out for a full mask is to be seen."""
     hidden = torch.zeros(len(inputs), device=inputs.data.device)
     for tensor in inputs.tensors[1:]:
-        hidden += (tensor == 0).flatten(1).sum(1).to(hidden)
+        hidden += (tensor == 0).reshape(len(tensor), -1).sum(1).to(hidden)
     return hidden.argsort(descending=True, stable=True)
 
 

@@ -107,6 +107,12 @@ def is_outer(operation: Operation) -> bool:
     return packet(operation.op) in _ACTIVATIONS or packet(operation.op) in _NORMS
 
 
+def rescales(operation: Operation) -> bool:
+    """Whether the operation scales or shifts one value by constants, as ``(h + f) / 2 ** 0.5`` does after the sum."""
+    values = sum(isinstance(arg, Ref) for arg in operation.args)
+    return packet(operation.op) in _FIXED_FACTOR | _SHIFT and values == 1
+
+
 def averages(operation: Operation) -> bool:
     """Whether the operation is a mean: a pooling, or the statistic of a norm."""
     return packet(operation.op) is aten.mean

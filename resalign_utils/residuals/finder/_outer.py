@@ -1,4 +1,4 @@
-"""What a block does to its sum: the activation or the normalisation that makes the next state of it.
+"""What a block does to its sum: the activation, normalisation, or scale that makes the next state of it.
 
 It is told from what comes after a block by two witnesses: the next sum takes its state from there, or it belongs to the
 module that adds.
@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import nn
 
 from ._found import ResidualSum
-from ._operations import averages, is_matrix, is_outer
+from ._operations import averages, is_matrix, is_outer, rescales
 from ._program import Program
 
 
@@ -75,7 +75,7 @@ class _Outer:
         if not places or held or program.size(state) != program.size(z):
             return None
         operations = [program.operations[place] for place in places]
-        if any(self._mixes(place) for place in places) or not any(map(is_outer, operations)):
+        if any(self._mixes(place) for place in places) or not any(is_outer(o) or rescales(o) for o in operations):
             return None
         return state, places
 
@@ -106,7 +106,7 @@ class _Outer:
             outputs = self._outputs(place)
             moving.update(outputs)
             open_.remove(place)
-            seen = seen or is_outer(operation)
+            seen = seen or is_outer(operation) or rescales(operation)
             only = not any(program.takers[number] for number in outputs[1:])
             comes_out = any(number in program.outputs for number in moving - set(outputs))
             # σ(z) is a value that all which depends on z, and is used later, has passed

@@ -7,7 +7,7 @@ rows. That the list is the network is proved where it is used, by its output at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -130,21 +130,25 @@ class Program:
         wanted = [number for number in numbers if number not in self.live]
         kept = self._constants.setdefault((n, doubled()), {})
         if any(number not in kept for number in wanted):
-            places, open_, seen = set[int](), [number for number in wanted if number not in kept], set[int]()
-            while open_:
-                number = open_.pop()
-                place = self.producer[number]
-                if number in kept or number in seen or place is None:
-                    continue
-                seen.add(number)
-                places.add(place)
-                open_.extend(self.sources[place])
             with torch.no_grad():
-                found = self.run(sorted(places), kept, n, wanted)
+                found = self.run(self.before(wanted, kept), kept, n, wanted)
             kept.update(found)
             while len(self._constants) > 8:
                 self._constants.pop(next(iter(self._constants)))
         return {number: kept[number] for number in wanted}
+
+    def before(self, numbers: Iterable[int], kept: Container[int] = ()) -> list[int]:
+        """The places of all operations on which values rest, but for what is kept already."""
+        places, open_, seen = set[int](), list(numbers), set[int]()
+        while open_:
+            number = open_.pop()
+            place = self.producer[number]
+            if number in kept or number in seen or place is None:
+                continue
+            seen.add(number)
+            places.add(place)
+            open_.extend(self.sources[place])
+        return sorted(places)
 
     def run(self, places: Sequence[int], given: Values, n: int, wanted: Iterable[int]) -> dict[int, Tensor]:
         """Do the operations at ``places`` from given values, for n rows, and return the wanted values."""
