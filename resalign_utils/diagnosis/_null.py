@@ -101,8 +101,9 @@ def _redrawn(module: nn.Module) -> set[int]:
     """
     names = list(module.parametrizations)  # type: ignore[arg-type]
     # not by remove_parametrizations, which changes the class that the model shares with its copy
-    plain = copy.copy(module)
-    plain.__class__ = type(module).__bases__[0]
+    base: type[nn.Module] = type(module).__bases__[0]
+    plain = base.__new__(base)
+    plain.__dict__.update(module.__dict__)
     own = [*(name for name, _ in module.named_parameters(recurse=False)), *names]
     plain._parameters = {name: nn.Parameter(getattr(module, name).detach().clone()) for name in own}
     plain._modules = {}
