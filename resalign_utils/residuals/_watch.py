@@ -104,13 +104,21 @@ def eagerly(model: nn.Module) -> Eager | None:
 
 @contextmanager
 def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Put the model's buffers back, which some models write in eval mode too."""
+    """Put the model's buffers back, which some models write in eval mode too.
+
+    Parameters are not put back: a model that writes them may remember elsewhere that it has, and would be wrong then.
+    What is written through ``.data`` leaves no trace that could be seen here.
+
+    Raises:
+        ValueError: a parameter was written in place.
+    """
     before = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    parameters = [(name, parameter, parameter._version) for name, parameter in model.named_parameters()]
     try:
         yield
     finally:
@@ -118,3 +126,10 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
             module._buffers[name] = buffer
             if not torch.equal(buffer, values):
                 buffer.copy_(values)
+    written = [name for name, parameter, version in parameters if parameter._version != version]
+    if written:
+        raise ValueError(
+            f"The model writes {len(written)} of its parameters in its forward pass, '{written[0]}' first. If it does "
+            "so in its first call alone, as RWKV rescales its weights, that is done now: measure again. Else take it "
+            "out of the forward pass."
+        )

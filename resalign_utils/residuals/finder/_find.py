@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...precision import in_double
 from .._bound import Arguments
-from .._checks import check_state
+from .._checks import HALF, check_state
 from .._inputs import Inputs, logits_of, tensors_of
 from .._registry import is_residual_block
 from .._watch import Call, watched
@@ -117,9 +117,20 @@ class Finder:
             *((a, b, _SAME_IN_DOUBLE) for a, b in zip(*pair, strict=True)),
         ):
             if not _same(mine, own, tolerance):
+                self._refuse_half()
                 raise ValueError(
                     f"{type(self._model).__name__} does other operations for other inputs, or in float64: the list of "
                     f"those that it did for the first does not give its output at all. {_REGISTER}"
+                )
+
+    def _refuse_half(self) -> None:
+        """Say so where a model that is not repeated computes in half precision: that is why."""
+        program = self.program
+        for operation in program.operations:
+            if any(number in program.live and program.dtypes[number] in HALF for number in operation.outputs):
+                raise ValueError(
+                    f"{type(self._model).__name__} computes in half precision by itself ({operation.op} in "
+                    f"'{operation.module}'), by an autocast of its own most likely. Take that out before measuring."
                 )
 
     def output_from(self, block: FoundBlock, z: Tensor, inputs: Inputs) -> Tensor:
@@ -206,7 +217,8 @@ def _program(model: nn.Module, inputs: Inputs) -> Program:
         if chooses(operation) and any(number in by_value for number in program.sources[place]):
             raise ValueError(
                 f"chooses what it does by the values of its inputs ({operation.op} in '{operation.module}'), so that "
-                "its operations at one input say nothing of those at another"
+                "its operations at one input say nothing of those at another; where it only prints or stores a number, "
+                "or a hook does, take that out"
             )
     return program
 

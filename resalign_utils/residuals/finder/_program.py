@@ -109,8 +109,9 @@ class Program:
             The places in order, and the numbers of values on which the wanted ones depend beside ``given``: of live
             ones that do not depend on them, and of constants of the number of rows.
         """
-        moving = self.reached_from(given) if (given := set(given)) else set[int]()
-        places, lacking, open_, seen = list[int](), list[int](), list(wanted), set[int]()
+        given, wanted = set(given), list(wanted)
+        moving = self._reached_between(given, wanted)
+        places, lacking, open_, seen = list[int](), list[int](), wanted, set[int]()
         while open_:
             number = open_.pop()
             if number in seen or number in given:
@@ -124,6 +125,26 @@ class Program:
             places.append(place)
             open_.extend(self.sources[place])
         return sorted(set(places)), sorted(lacking)
+
+    def _reached_between(self, given: set[int], wanted: Sequence[int]) -> set[int]:
+        """The values that depend on ``given``, these included, among those that ``wanted`` ones depend on.
+
+        What was computed before all of ``given`` is not looked at: the blocks of a deep network are short.
+        """
+        places = [self.producer[number] for number in given]
+        floor = min((-1 if place is None else place for place in places), default=len(self.operations))
+        between, open_ = set[int](), list(wanted)
+        while open_:
+            number = open_.pop()
+            place = self.producer[number]
+            if number not in given and place is not None and place > floor and place not in between:
+                between.add(place)
+                open_.extend(self.sources[place])
+        moving = set(given)
+        for place in sorted(between):
+            if any(number in moving for number in self.sources[place]):
+                moving.update(number for number in self.operations[place].outputs if number is not None)
+        return moving
 
     def constants(self, numbers: Iterable[int], n: int) -> dict[int, Tensor]:
         """Values that depend on no input, for n rows, in the arithmetic that is asked for."""

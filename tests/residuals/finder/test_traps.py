@@ -1,5 +1,7 @@
 """Sums as networks write them, and what looks like a residual sum and is none: right, or refused with the reason."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -128,3 +130,99 @@ def test_model_is_left_as_it_was():
     trace(model, x)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_model_that_writes_its_weights_once_is_refused_once():
+    def rescaling(m, h):
+        if not m.done:
+            with torch.no_grad():
+                m.a.weight.div_(2)
+            m.done = True
+        return h + torch.tanh(m.a(h))
+
+    model, x = Written(rescaling).eval(), torch.randn(4, 6)
+    model.done, before = False, model.a.weight.detach().clone()
+    for look in (find_blocks, trace):
+        model.done = False
+        with pytest.raises(ValueError, match=r"writes 1 of its parameters in its forward pass, 'a.weight' first"):
+            look(model, x)
+    assert torch.equal(model.a.weight, before / 4)  # as two calls of the model leave it
+    (residual,) = trace(model, x).residuals
+    torch.testing.assert_close(residual.branch(residual.input), torch.tanh(model.a(residual.input)))
+
+
+def two(m, h):
+    h = h + torch.tanh(m.a(h))
+    return h + torch.tanh(m.b(h))
+
+
+def test_parts_in_data_parallel_and_compiled_ones_are_looked_into():
+    plain, x = Written(two).eval(), torch.randn(4, 6)
+    for wrapped in (nn.DataParallel(plain), torch.compile(plain, backend="eager")):
+        model = nn.Sequential(wrapped, nn.Linear(6, 3)).eval()
+        assert len(find_blocks(model, x)) == 2
+        torch.testing.assert_close(trace(model, x).states, trace(plain, x).states)
+
+
+def test_hook_of_the_user_counts_if_it_changes_what_comes_out():
+    model, x, seen = Written(two).eval(), torch.randn(4, 6), []
+    model.a.register_forward_hook(lambda module, args, output: 2 * output)
+    model.b.register_forward_hook(lambda module, args, output: seen.append(output))
+    first, second = trace(model, x).residuals
+    h = first.input
+    torch.testing.assert_close(first.branch(h), torch.tanh(2 * (h @ model.a.weight.T + model.a.bias)))
+    torch.testing.assert_close(second.branch(h), torch.tanh(h @ model.b.weight.T + model.b.bias))
+    assert seen
+    model.a.register_forward_hook(lambda module, args, output: seen.append(output.sum().item()))
+    with pytest.raises(ValueError, match="only prints or stores a number, or a hook does"):
+        trace(model, x)
+
+
+def test_time_to_find_grows_with_the_number_of_operations_alone():
+    class Deep(nn.Module):
+        def __init__(self, depth):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(depth))
+
+        def forward(self, h):
+            for layer in self.layers:
+                h = h + torch.tanh(layer(h))
+            return h
+
+    def seconds(depth):
+        model, start = Deep(depth).eval(), time.process_time()
+        assert len(find_blocks(model, torch.randn(4, 6))) == depth
+        return time.process_time() - start
+
+    seconds(10)
+    few = min(seconds(100) for _ in range(2))
+    assert seconds(1000) < 30 * few  # in proportion 10; if each block looked at all operations, 100
+
+
+def test_additive_u_net_has_its_outer_sum_alone():
+    class Additive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.deep, self.middle = (nn.Conv2d(a, 8, 3, s, 1) for a, s in ((3, 1), (8, 2), (8, 2)))
+            self.up, self.out = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            a = torch.relu(self.down(x))
+            b = torch.relu(self.deep(a))
+            c = torch.relu(self.middle(b))
+            b = b + torch.relu(self.up(functional.interpolate(c, scale_factor=2)))
+            return a + torch.relu(self.out(functional.interpolate(b, scale_factor=2)))
+
+    table = find_blocks(Additive().eval(), torch.randn(2, 3, 16, 16))
+    assert table.names == ["(model)#2"]
+    assert [other.reason for other in table.others] == ["It lies inside the branch of another residual sum."]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_autocast_of_the_model_itself_is_named(whole):
+    def cast(m, h):
+        with torch.autocast("cpu", torch.bfloat16):
+            return h + torch.tanh(m.a(h)) if whole else h + torch.tanh(m.a(h)).float()
+
+    with pytest.raises(ValueError, match=r"computes in half precision by itself .* by an autocast of its own most"):
+        find_blocks(Written(cast).eval(), torch.randn(4, 6))

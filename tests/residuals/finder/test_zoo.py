@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from zoo import ZOO, looked_at
-from zoo_language import LANGUAGE
-from zoo_models import IMAGES
+from zoo import QUICK, TRANSFORMERS, ZOO, looked_at, row
+from zoo.__main__ import PAGE, start, written
+from zoo.pictures import IMAGES
 
 import resalign_utils as ra
 from resalign_utils import precision
@@ -13,12 +13,22 @@ from resalign_utils import precision
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries, on their own models
 
 
-@pytest.mark.parametrize("architecture", [a for a in ZOO if a.quick], ids=lambda a: f"{a.library}: {a.name}")
+@pytest.mark.parametrize("architecture", [a for a in ZOO if a.name in QUICK], ids=lambda a: f"{a.library}: {a.name}")
 def test_architecture_has_the_sums_of_its_source(architecture):
     table, model, x = looked_at(architecture)
     assert len(table) == architecture.sums, table
+    anew = "write it anew: python -m tests.residuals.finder.zoo"
+    assert f"\n{row(architecture, table)} " in PAGE.read_text(encoding="utf-8"), anew
     if len(table):
         assert len(ra.trace(model, x).residuals) == len(table)
+
+
+def test_every_architecture_has_one_row_of_the_book_with_the_number_of_its_source():
+    assert len({a.name for a in ZOO}) == len(ZOO)
+    assert {a.name for a in ZOO} >= QUICK
+    rows = written()
+    assert list(rows) == [start(a) for a in ZOO]
+    assert all(rows[start(a)].startswith(f"| {a.name} | {a.sums} |") for a in ZOO)
 
 
 class Hooked:
@@ -75,7 +85,7 @@ def quotient(function, h, v, step):
 def in_double(name):
     """A model of the zoo in float64 with larger weights than at its start, and its inputs."""
     torch.manual_seed(0)
-    make, inputs, _ = {**IMAGES, **LANGUAGE}[name]
+    make, inputs, _ = {**IMAGES, **TRANSFORMERS}[name]
     model, x = make().eval().double(), inputs()
     if "experts" in name:  # those grouped by a kernel have no float64
         model.set_experts_implementation("batched_mm")
