@@ -277,7 +277,7 @@ def _twins(
         twin, note = untrained_twin(model, inputs, None if null == "reinitialised" else null, seed + draw)
         rows = inputs.rows(torch.arange(draw, len(inputs), draws))
         try:
-            path = trace(twin, rows, blocks=wanted, whole=whole)
+            path = trace(twin, rows.arguments(), blocks=wanted, whole=whole)
         except (ValueError, TypeError) as error:
             return _Measuring([]), f"There is no untrained twin: {error}"
         subjects.append(_Subject(path, tokens, not inputs.data.is_floating_point()))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+ModelInputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -36,6 +38,11 @@ class Inputs:
         args, kwargs = self.build([tensor.clone() for tensor in self.tensors])  # its first layer may work in place
         return model(*args, **kwargs)
 
+    def arguments(self) -> ModelInputs:
+        """The same as a tuple of positional or a dictionary of keyword arguments."""
+        args, kwargs = self.build(self.tensors)
+        return kwargs or args
+
     def rows(self, index: Tensor) -> Inputs:
         """The same at the rows ``index`` (r,), repeats allowed."""
         return replace(self, tensors=tuple(tensor[index.to(tensor.device)] for tensor in self.tensors))
@@ -49,9 +56,6 @@ class Inputs:
         return replace(self, tensors=(data, *self.tensors[1:]))
 
 
-ModelInputs = Tensor | Sequence[Any] | Mapping[str, Any] | Inputs
-
-
 def inputs_of(x: ModelInputs) -> Inputs:
     """Take apart what a model is to be called with.
 
@@ -62,8 +66,6 @@ def inputs_of(x: ModelInputs) -> Inputs:
     Raises:
         TypeError: none of these, or no tensor in it.
     """
-    if isinstance(x, Inputs):
-        return x
     if isinstance(x, Tensor):
         return Inputs((x,), lambda tensors: ((tensors[0],), {}))
     if not isinstance(x, tuple | list | Mapping):
