@@ -134,6 +134,10 @@ class _OtherSums(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen, self._inside, self._model, self._stack = False, 0, model, ExitStack()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler at the first operation, which takes seconds
+
     def __enter__(self) -> Any:
         for module in self._model.modules():
             if is_residual_block(module):

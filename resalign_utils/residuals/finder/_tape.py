@@ -190,6 +190,10 @@ class _Recorder(TorchDispatchMode):
         self._stacked = WeakTensorKeyDictionary()  # what a stack is of, and along which side
         self.awaiting = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler at the first operation, which takes seconds
+
     def name(self, tensors: Any) -> None:
         for tensor in tensors:
             self._tape.inputs.append(self._number(tensor))
