@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..alignment import AlignmentReport, measure_path
 from ..collapse import NeuralCollapse, neural_collapse
 from ..data import ImageData
 from ..linearization import path_length_distribution
@@ -24,7 +20,6 @@ from ..residuals import (
     Tokens,
     Trace,
     are_sequences,
-    at_tokens,
     find_blocks,
     inputs_of,
     outputs_with_scaled_block,
@@ -32,18 +27,13 @@ from ..residuals import (
     trace,
 )
 from ..svd import SVDOptions
-from ._diagnosis import Diagnosis, Measured, Worth, join
-from ._null import untrained_twin
+from ._diagnosis import Diagnosis, Worth
+from ._measuring import Clock, Measuring, Null, Subject, measure_triplets, twins_of
 from ._recipe import TrainingRecipe
-from ._screen import join_screens, screen
 from ._settings import settings_of
 from ._verdicts import verdicts_of
 
-Null = Literal["reinitialised"] | Callable[[], nn.Module] | None
-
-DRAWS = 5  # of the untrained twin, which share the inputs
 PER_CLASS = 10  # inputs taken of an ImageData
-LEAN = 3  # inputs of the model for one of its twin where the budget is short
 SHARE = 0.4  # of the budget, after which no block is cut any more: the rest is for triplets
 
 
@@ -106,7 +96,7 @@ def diagnose(
         >>> found.verdicts[0].subject
         'straightness'
     """
-    clock = _Clock(_seconds(budget))
+    clock = Clock(_seconds(budget))
     if isinstance(data, ImageData):
         x, y = data.sample(PER_CLASS)
         data, labels = x, y if labels is None else labels
@@ -120,14 +110,14 @@ def diagnose(
     with clock.stage("trace"):
         path = trace(model, data, blocks=wanted, whole=whole)
         text = not inputs.data.is_floating_point()
-        subject = _Subject(path, tokens if are_sequences(model, path) else None, text)
-        mine = _Measuring([subject])
+        subject = Subject(path, tokens if are_sequences(model, path) else None, text)
+        mine = Measuring([subject])
     if subject.tokens is not None:
         notes.append("Blocks were measured token by token: the output at one position by the input there, see tokens=.")
     if table.note:
         notes.append(table.note)
     with clock.stage("untrained twin"):
-        other, note = _twins(model, inputs, null, seed, subject.tokens, wanted, whole=whole)
+        other, note = twins_of(model, inputs, null, seed, subject.tokens, wanted, whole=whole)
     if (outputs := _outputs(model, inputs)) > 1:
         notes.append(
             f"The model returns {outputs} tensors; blocks, labels and classes are judged by the first of them."
@@ -138,7 +128,7 @@ def diagnose(
         collapse = _collapse(path, targets, notes)
         lengths = _path_lengths(model, data, notes)
     with clock.stage("triplets"):
-        _triplets(
+        measure_triplets(
             [s for s in (mine, other) if s is not None and s.subjects],
             k,
             SVDOptions("auto", tol, seed),
@@ -168,156 +158,6 @@ def diagnose(
     return verdicts_of(found)
 
 
-@dataclass
-class _Clock:
-    """The budget, and what of it each stage took."""
-
-    budget: float
-    began: float = field(default_factory=time.monotonic)
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def used(self) -> float:
-        return time.monotonic() - self.began
-
-    def stage(self, name: str) -> _Stage:
-        return _Stage(self, name)
-
-
-@dataclass
-class _Stage:
-    clock: _Clock
-    name: str
-    began: float = 0.0
-
-    def __enter__(self) -> None:
-        self.began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.stages[self.name] = round(time.monotonic() - self.began, 2)
-
-
-class _Subject:
-    """A network that is measured: its trace, at all inputs or at their tokens."""
-
-    def __init__(self, path: Trace, tokens: Tokens | None, text: bool) -> None:
-        self.classes, self.inputs = path.logits.shape[1] if path.logits.dim() == 2 else None, len(path.logits)
-        self.tokens, self._positions = tokens, torch.empty(0, dtype=torch.long)
-        self._path, self._each = path, 1
-        if tokens is not None:
-            self._path, self._positions = at_tokens(path, tokens, text=text)
-            self._each = len(self._positions) // len(path.logits)
-        self.screen = screen(self._path, self._each)
-
-    def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> AlignmentReport:
-        """The report of some inputs (r,)."""
-        rows = (chosen[:, None] * self._each + torch.arange(self._each)).flatten()
-        index = rows.to(self._path.states[0].device)
-        part = Trace(
-            [state[index] for state in self._path.states],
-            [residual.rows(index) for residual in self._path.residuals],
-            self._path.logits[chosen.to(index.device)],
-        )
-        positions = self._positions.cpu()[rows] if self.tokens is not None else self._positions
-        return measure_path(part, k, None, self.classes, options, positions)
-
-
-class _Measuring:
-    """The model, or several draws of its twin that share the inputs, and the reports so far.
-
-    Of K networks, number j has the inputs j, j + K, j + 2K, ...
-    """
-
-    def __init__(self, subjects: Sequence[_Subject]) -> None:
-        self.subjects, self._reports, self._draws = subjects, list[AlignmentReport](), list[int]()
-
-    @property
-    def inputs(self) -> int:
-        """How many inputs have been measured."""
-        return sum(len(report.alignment) // report.tokens_per_input for report in self._reports)
-
-    def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> None:
-        """Add the reports of some inputs (r,)."""
-        found = list[tuple[AlignmentReport, int]]()
-        for draw, subject in enumerate(self.subjects):
-            own = chosen[chosen % len(self.subjects) == draw] // len(self.subjects)
-            if len(own):
-                found.append((subject.measure(own, k, options), draw))
-        for report, draw in found:  # all, or none if it is interrupted
-            self._reports.append(report)
-            self._draws += [draw] * len(report.alignment)
-
-    def measured(self) -> Measured:
-        draws = [draw for draw, s in enumerate(self.subjects) for _ in range(len(s.screen.step_cv))]
-        return Measured(
-            join_screens([subject.screen for subject in self.subjects]),
-            join(self._reports) if self._reports else None,
-            torch.tensor(draws),
-            torch.tensor(self._draws, dtype=torch.long),
-        )
-
-
-def _twins(
-    model: nn.Module,
-    inputs: Inputs,
-    null: Null,
-    seed: int,
-    tokens: Tokens | None,
-    wanted: Sequence[str],
-    *,
-    whole: bool,
-) -> tuple[_Measuring, str]:
-    """Several draws of the untrained network, each at its share of the inputs, and a sentence about them."""
-    if null is None:
-        return _Measuring([]), "No untrained twin was asked for."
-    if null != "reinitialised" and not callable(null):
-        raise ValueError(f"null must be 'reinitialised', a function that makes a network, or None; got {null!r}.")
-    draws, subjects, note = max(1, min(DRAWS, len(inputs) // 2)), list[_Subject](), ""
-    for draw in range(draws):
-        twin, note = untrained_twin(model, inputs, None if null == "reinitialised" else null, seed + draw)
-        rows = inputs.rows(torch.arange(draw, len(inputs), draws))
-        try:
-            path = trace(twin, rows.arguments(), blocks=wanted, whole=whole)
-        except (ValueError, TypeError) as error:
-            return _Measuring([]), f"There is no untrained twin: {error}"
-        subjects.append(_Subject(path, tokens, not inputs.data.is_floating_point()))
-    return _Measuring(subjects), note + (f" It is drawn {draws} times." if draws > 1 else "")
-
-
-def _triplets(
-    subjects: Sequence[_Measuring], k: int | None, options: SVDOptions, clock: _Clock, notes: list[str], progress: bool
-) -> None:
-    """Measure inputs until the budget is used: first one, then as many as take a moment."""
-    n = subjects[0].subjects[0].inputs
-    # inputs may be sorted by class
-    order, done, each = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed)), 0, 0.0
-    bar = tqdm(total=n, desc="singular triplets", unit="input", disable=not progress)
-    try:
-        while done < n and (done == 0 or clock.used + each <= clock.budget):
-            # together they are cheaper: twice as many as before, if they fit even at the price of the last ones
-            size = 1 if done == 0 else max(1, min(done, int((clock.budget - clock.used) / each)))
-            chosen, began = order[done : done + size], time.monotonic()
-            # where the budget is short, the twin is measured at a third of the inputs: its scores vary little
-            short = each * (n - done) > clock.budget - clock.used and LEAN * subjects[-1].inputs > done
-            measured = subjects[:1] if short else subjects
-            for subject in reversed(measured):  # the model last: interrupted, it has no input that its twin lacks
-                subject.measure(chosen, k, options)
-            done, each = done + len(chosen), (time.monotonic() - began) / len(chosen)
-            bar.update(len(chosen))
-    except KeyboardInterrupt:
-        notes.append(
-            f"Interrupted: scores of singular triplets are of the {done} inputs that were measured until then."
-        )
-    finally:
-        bar.close()
-    if 0 < done < n:
-        twin = f" (of the untrained twin at {subjects[1].inputs})" if len(subjects) > 1 else ""
-        notes.append(
-            f"Singular triplets were measured at {done} of {n} inputs{twin}, drawn at random, in a budget of "
-            f"{clock.budget:.0f} s; one input took {each:.1f} s."
-        )
-
-
 def _worth(
     model: nn.Module,
     data: ModelInputs,
@@ -325,7 +165,7 @@ def _worth(
     targets: Tensor | None,
     wanted: Sequence[str],
     whole: bool,
-    clock: _Clock,
+    clock: Clock,
     notes: list[str],
     progress: bool,
 ) -> Worth:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from torchvision.models import resnet18
 
 import resalign_utils as ra
-from resalign_utils.diagnosis import RULES, _diagnose
+from resalign_utils.diagnosis import RULES, _measuring
 from resalign_utils.diagnosis._null import untrained_twin
 from resalign_utils.residuals import inputs_of, outputs_with_scaled_block
 
@@ -107,7 +107,7 @@ def test_a_small_budget_gives_partial_results_that_say_so(foreign):
 
 def test_interrupted_it_reports_what_it_has(foreign, monkeypatch):
     model, x, *_ = foreign
-    measure, calls = _diagnose._Measuring.measure, []
+    measure, calls = _measuring.Measuring.measure, []
 
     def interrupted(self, *args):
         calls.append(self)
@@ -115,7 +115,7 @@ def test_interrupted_it_reports_what_it_has(foreign, monkeypatch):
             raise KeyboardInterrupt
         return measure(self, *args)
 
-    monkeypatch.setattr(_diagnose._Measuring, "measure", interrupted)
+    monkeypatch.setattr(_measuring.Measuring, "measure", interrupted)
     found = ra.diagnose(model, x, budget="30s", progress=False)
     assert len(found.measured.alignment.alignment) == 1
     assert any(note.startswith("Interrupted") for note in found.notes)
@@ -259,7 +259,7 @@ def test_decay_time_is_that_of_the_recipe(foreign):
 
 def test_where_the_budget_is_short_the_twin_is_measured_at_fewer_inputs(foreign, monkeypatch):
     ticks = itertools.count(time.monotonic())  # every look at the clock is a second
-    monkeypatch.setattr(_diagnose.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(_measuring.time, "monotonic", lambda: next(ticks))
     found = ra.diagnose(*foreign[:2], budget=40, progress=False)
     mine, twin = len(found.measured.alignment.alignment), len(found.null.alignment.alignment)
     assert 1 <= twin < mine < 12
