@@ -28,9 +28,9 @@ class Task:
 TASKS = (
     Task("16 blocks of width 64, 200 epochs", ra.ResNetConfig(16, 64), ra.TrainConfig(epochs=200, lr=0.5)),
     Task(
-        "8 convolutional blocks of 16 channels, 150 epochs",
+        "8 convolutional blocks of 16 channels, 40 epochs",
         ra.ResNetConfig(8, 16, kind="conv"),
-        ra.TrainConfig(epochs=150),
+        ra.TrainConfig(epochs=40),
     ),
 )
 QUICK = (Task("2 blocks of width 16, 3 epochs", ra.ResNetConfig(2, 16), ra.TrainConfig(epochs=3)),)

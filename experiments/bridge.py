@@ -1,4 +1,4 @@
-"""The bridge of chapter 16: alignment of networks that were made partly linear, in a fixed and in a moving frame.
+"""The bridge of chapter 6: alignment of networks that were made partly linear, in a fixed and in a moving frame.
 
 python -m experiments.bridge
 

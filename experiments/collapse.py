@@ -1,4 +1,4 @@
-"""Neural Collapse beside Residual Alignment, for chapter 10: at the end of training, over training and over depth.
+"""Neural Collapse beside Residual Alignment, for chapter 11: at the end of training, over training and over depth.
 
 python -m experiments.collapse
 

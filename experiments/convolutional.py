@@ -1,4 +1,4 @@
-"""The convolutional networks of chapter 7: train, measure, record.
+"""The convolutional networks of chapter 8: train, measure, record.
 
 python -m experiments.convolutional digits          three seeds of each network on the embedded digits
 python -m experiments.convolutional fashion_mnist   the same kinds on Fashion-MNIST, which RESALIGN_DATA must hold

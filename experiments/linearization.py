@@ -1,4 +1,4 @@
-"""The controlled comparison of chapter 15: a trained network, made partly linear channel by channel or layer by layer.
+"""The controlled comparison of chapter 16: a trained network, made partly linear channel by channel or layer by layer.
 
 python -m experiments.linearization [plain] [residual] [longer]
 

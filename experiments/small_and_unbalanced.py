@@ -1,4 +1,4 @@
-"""Few and unbalanced training images, for chapter 12.
+"""Few and unbalanced training images, for chapter 13.
 
 python -m experiments.small_and_unbalanced
 

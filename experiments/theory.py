@@ -1,4 +1,4 @@
-"""The trained networks of chapter 11: which of the two laws of depth do they follow?
+"""The trained networks of chapter 12: which of the two laws of depth do they follow?
 
 python -m experiments.theory
 
@@ -19,7 +19,7 @@ SCORES = ("alignment", "line_shape_score", "step_cv", "rank_drop", "depth_slope"
 
 
 def networks() -> dict[str, ra.RunConfig]:
-    """The four kinds; with norm and without each has the recipe of chapter 6."""
+    """The four kinds; with norm and without each has the recipe of chapter 7."""
     with_norm = ra.TrainConfig(lr=0.5)
     without = ra.TrainConfig(lr=0.1, momentum=0.9, weight_decay=5e-3)
     return {

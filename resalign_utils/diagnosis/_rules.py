@@ -60,28 +60,28 @@ RULES = {
             (0.8,),
             "Li & Papyan's fourth property: 1/σ₁ grows linearly over depth. It counts as held where the slope is "
             "positive and the line explains at least 0.8 of the variance.",
-            "06_depth",
+            "07_depth",
         ),
         Rule(
             "dead",
             (1e-3,),
             "A block whose σ₁ is at most a thousandth of the median over blocks hardly responds to its input. Its step "
             "may still matter.",
-            "06_depth",
+            "07_depth",
         ),
         Rule(
             "removable",
             (0.01, 0.0),
             "A block may be removable if the output without its branch differs by a Kullback–Leibler divergence of at "
             "most 0.01 nats in the mean over the inputs, and no decision changes.",
-            "13_paths",
+            "14_paths",
         ),
         Rule(
             "collapse",
             (0.1,),
             "Neural Collapse: the within-class variance of the last features, relative to that between classes (NC1), "
             "below 0.1.",
-            "10_neural_collapse",
+            "11_neural_collapse",
         ),
         Rule(
             "decay time",

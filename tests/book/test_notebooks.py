@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,22 @@ def test_chapter_keeps_the_rules(path):
 def test_every_notebook_is_in_the_contents_and_the_other_way_round():
     written = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert written == {name for name in toc_files() if name.startswith("notebooks/")}
+
+
+NUMBERED_LINK = re.compile(
+    r"(?:\[(?:\w+ )?|\{doc\}`(?:\w+ )?)(\d+|[A-Z])(?:\]\(| <)(?:\.\./)?(?:notebooks/)?(\d\d|[A-Z]\d)_\w+"
+)
+
+
+def test_links_name_the_number_of_the_chapter_they_lead_to():
+    wrong, links = [], 0
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("book/**/*.md"), *ROOT.glob("notebooks/*.ipynb")]:
+        for said, stem in NUMBERED_LINK.findall(path.read_text(encoding="utf-8")):
+            number = str(int(stem)) if stem.isdigit() else "ABC"[int(stem[1]) - 1]
+            links += 1
+            if said != number:
+                wrong.append(f"{path.name}: {said} leads to {stem}")
+    assert links > 50 and not wrong
 
 
 def test_figure_names_are_used_once():

@@ -200,7 +200,7 @@ def test_the_first_page_shows_its_results_on_a_phone(visit):
 
 
 def test_numbers_in_tables_stand_to_the_right(visit):
-    page = visit("notebooks/15_linearization.html")
+    page = visit("notebooks/16_linearization.html")
     cells = page.evaluate("""() => [...document.querySelectorAll('.cell_output table.table td')].map(e =>
         [e.textContent, getComputedStyle(e).textAlign, getComputedStyle(e).whiteSpace, e.getAttribute('class')])""")
     numbers = [cell for cell in cells if re.fullmatch(r"[\d.]+( ± [\d.]+)?", cell[0].replace("\u00a0", " "))]

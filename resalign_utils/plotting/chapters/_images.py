@@ -1,4 +1,4 @@
-"""A grid of small signed images, for instance singular vectors in the shape of the input (chapter 7)."""
+"""A grid of small signed images, for instance singular vectors in the shape of the input (chapter 8)."""
 
 from __future__ import annotations
 

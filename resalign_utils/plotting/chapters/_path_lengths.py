@@ -1,4 +1,4 @@
-"""Laws of path lengths as bars: side by side (chapter 1), or a row each over one axis of lengths (chapter 13)."""
+"""Laws of path lengths as bars: side by side (chapter 1), or a row each over one axis of lengths (chapter 14)."""
 
 from __future__ import annotations
 

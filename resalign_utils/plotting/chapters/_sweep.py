@@ -1,4 +1,4 @@
-"""Accuracy over NAPL, and for a chosen NAPL what became of the layers and of the path lengths (chapter 15)."""
+"""Accuracy over NAPL, and for a chosen NAPL what became of the layers and of the path lengths (chapter 16)."""
 
 from __future__ import annotations
 
