@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,13 +102,22 @@ def measure_alignment(
 
 @torch.no_grad()
 def measure_path(
-    path: Trace, k: int | None, rank: int | None, classes: int | None, options: SVDOptions, positions: Tensor
+    path: Trace,
+    k: int | None,
+    rank: int | None,
+    classes: int | None,
+    options: SVDOptions,
+    positions: Tensor,
+    after_block: Callable[[], None] = lambda: None,
 ) -> AlignmentReport:
     """The report of a trace, see :func:`measure_alignment`; ``positions`` (n,) are of tokens, if any."""
     side = min(smallest_shape(path.residuals))
     k = min(classes or 10, 10, side) if k is None else check_rank(k, (side, side))
     rank = _default_rank(k, classes, side) if rank is None else _checked_rank(rank, k, side)
-    parts = [_measure_jacobians(part, k, rank, options, first) for first, part in split(path.residuals, rank, options)]
+    parts = [
+        _measure_jacobians(part, k, rank, options, first, after_block)
+        for first, part in split(path.residuals, rank, options)
+    ]
     tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     sigma, comparable = tensors["singular_values"], comparable_blocks(path.residuals)
     pairs = comparable & ~torch.eye(len(path.residuals), dtype=torch.bool, device=sigma.device)
@@ -180,7 +189,7 @@ def coupling_matrices(
 
 
 def _measure_jacobians(
-    residuals: list[Residual], k: int, rank: int, options: SVDOptions, first: int
+    residuals: list[Residual], k: int, rank: int, options: SVDOptions, first: int, after_block: Callable[[], None]
 ) -> dict[str, Tensor]:
     """Everything that needs the Jacobians, for the inputs of ``residuals``; all operators live at once."""
     operators, svds = [], []
@@ -188,6 +197,7 @@ def _measure_jacobians(
         operators.append(operator)
         # of the vectors behind k only the singular values are reported: those of large networks fill gigabytes
         svds.append(svd if k == rank else replace(svd, U=svd.U[:, :k].clone(), V=svd.V[:, :k].clone()))
+        after_block()
     numbers = {"S": "singular_values"} | {name: name for name in ("residuals", "stable_rank", "stable_rank_error")}
     with exact_arithmetic(residuals[0].input.device):
         shares = [affine_share(r, svd) for r, svd in zip(residuals, svds, strict=True)]

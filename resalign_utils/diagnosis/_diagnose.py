@@ -67,7 +67,9 @@ def diagnose(
         labels: (n,) classes, for accuracies and Neural Collapse.
         null: "reinitialised", the model's twin with weights drawn anew; a function that makes an untrained network;
             None for none.
-        budget: of time, "90s", "5min", "1h", or seconds. What is begun is finished: one input's triplets.
+        budget: of time, "90s", "5min", "1h", or seconds. What is begun is finished, one
+            input's triplets, unless the first would end long after it (twice the budget, or a minute
+            late): then there are none, and a note says what it would take.
         blocks: names of the blocks that are wanted, as in :func:`trace`.
         exclude: names of blocks to leave out.
         whole: whether the sums of one module count as one block, as in :func:`trace`.

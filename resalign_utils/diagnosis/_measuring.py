@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from ._screen import join_screens, screen
 
 Null = Literal["reinitialised"] | Callable[[], nn.Module] | None
 
+GRACE = 60.0  # seconds behind the budget, or as many as it has: where the first input would end later, it is given up
 LEAN = 3  # inputs of the model for one of its twin where the budget is short
 DRAWS = 5  # of the untrained twin, which share the inputs
 
@@ -65,7 +66,13 @@ class Subject:
             self._each = len(self._positions) // len(path.logits)
         self.screen = screen(self._path, self._each)
 
-    def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> AlignmentReport:
+    @property
+    def blocks(self) -> int:
+        return len(self._path.residuals)
+
+    def measure(
+        self, chosen: Tensor, k: int | None, options: SVDOptions, after_block: Callable[[], None]
+    ) -> AlignmentReport:
         """The report of some inputs (r,)."""
         rows = (chosen[:, None] * self._each + torch.arange(self._each)).flatten()
         index = rows.to(self._path.states[0].device)
@@ -75,7 +82,7 @@ class Subject:
             self._path.logits[chosen.to(index.device)],
         )
         positions = self._positions.cpu()[rows] if self.tokens is not None else self._positions
-        return measure_path(part, k, None, self.classes, options, positions)
+        return measure_path(part, k, None, self.classes, options, positions, after_block)
 
 
 class Measuring:
@@ -92,13 +99,15 @@ class Measuring:
         """How many inputs have been measured."""
         return sum(len(report.alignment) // report.tokens_per_input for report in self._reports)
 
-    def measure(self, chosen: Tensor, k: int | None, options: SVDOptions) -> None:
+    def measure(
+        self, chosen: Tensor, k: int | None, options: SVDOptions, after_block: Callable[[], None] = lambda: None
+    ) -> None:
         """Add the reports of some inputs (r,)."""
         found = list[tuple[AlignmentReport, int]]()
         for draw, subject in enumerate(self.subjects):
             own = chosen[chosen % len(self.subjects) == draw] // len(self.subjects)
             if len(own):
-                found.append((subject.measure(own, k, options), draw))
+                found.append((subject.measure(own, k, options, after_block), draw))
         for report, draw in found:  # all, or none if it is interrupted
             self._reports.append(report)
             self._draws += [draw] * len(report.alignment)
@@ -140,6 +149,30 @@ def twins_of(
     return Measuring(subjects), note + (f" It is drawn {draws} times." if draws > 1 else "")
 
 
+class _TooLong(Exception):
+    """One input would take far longer than there is."""
+
+
+class _FirstInput:
+    """Watches the first input, block by block, and gives up where it would end long after the budget."""
+
+    def __init__(self, clock: Clock, blocks: int, bar: Any) -> None:
+        self._blocks, self._bar, self._done = blocks, bar, 0
+        self._most = clock.budget + max(clock.budget, GRACE) - clock.used
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """That all blocks take, as far as one can tell."""
+        return (time.perf_counter() - self._began) / max(1, self._done) * self._blocks
+
+    def after_block(self) -> None:
+        self._done += 1
+        self._bar.set_postfix_str(f"block {self._done} of {self._blocks}", refresh=False)
+        if self.seconds > self._most:
+            raise _TooLong
+
+
 def measure_triplets(
     subjects: Sequence[Measuring], k: int | None, options: SVDOptions, clock: Clock, notes: list[str], progress: bool
 ) -> None:
@@ -148,6 +181,7 @@ def measure_triplets(
     # inputs may be sorted by class
     order, done, each = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed)), 0, 0.0
     bar = tqdm(total=n, desc="singular triplets", unit="input", disable=not progress)
+    first = _FirstInput(clock, sum(s.subjects[0].blocks for s in subjects), bar)
     try:
         while done < n and (done == 0 or clock.used + each <= clock.budget):
             # together they are cheaper: twice as many as before, if they fit even at the price of the last ones
@@ -157,9 +191,14 @@ def measure_triplets(
             short = each * (n - done) > clock.budget - clock.used and LEAN * subjects[-1].inputs > done
             measured = subjects[:1] if short else subjects
             for subject in reversed(measured):  # the model last: interrupted, it has no input that its twin lacks
-                subject.measure(chosen, k, options)
+                subject.measure(chosen, k, options, *([first.after_block] if done == 0 else []))
             done, each = done + len(chosen), (time.monotonic() - began) / len(chosen)
             bar.update(len(chosen))
+    except _TooLong:
+        notes.append(
+            f"Singular triplets were not measured: those of one input would take about {first.seconds:.0f} s, the "
+            f"budget was {clock.budget:.0f} s in all. Give more (budget=), fewer blocks (blocks=), or smaller inputs."
+        )
     except KeyboardInterrupt:
         notes.append(
             f"Interrupted: scores of singular triplets are of the {done} inputs that were measured until then."

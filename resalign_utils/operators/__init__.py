@@ -5,6 +5,7 @@ A branch maps ``h (n, *in)`` to ``(n, *out)`` row by row. At one point its Jacob
 """
 
 from ._base import OperatorBatch, SingleOperator
+from ._compare import near
 from ._derivatives import Branch, branch_rows
 from ._jacobians import MEMORY_BUDGET, JacobianBatch, JacobianOperator, dense_jacobians
 from ._joined import JoinedBatches
@@ -23,4 +24,5 @@ __all__ = [
     "branch_rows",
     "dense_jacobians",
     "error_text",
+    "near",
 ]

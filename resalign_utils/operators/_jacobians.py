@@ -27,7 +27,8 @@ class JacobianBatch(OperatorBatch):
 
     Args:
         branch: ``(n, *in) → (n, *out)``, row by row, the same result for the same input. One that holds constants for
-            n rows may have a method ``rows(index (r,)) → branch``.
+            n rows may have a method ``rows(index (r,)) → branch``; one that works on more numbers than a row of x holds
+            says how many by an attribute ``entries``.
         x: where to differentiate, (n, *in), float32 or float64.
         memory: bytes of intermediate results at a time; the products are cut into chunks to fit.
         name: what an error calls the branch.
@@ -142,7 +143,8 @@ class JacobianBatch(OperatorBatch):
         if not self._way.repeats:
             return 1
         # about eight intermediate tensors of the widest layer live at once
-        fits = self._memory // (8 * len(self) * max(self.shape) * self._x.element_size())
+        widest = max(*self.shape, getattr(self._branch, "entries", 0))
+        fits = self._memory // (8 * len(self) * widest * self._x.element_size())
         most = max(1, min(k, fits))
         serves = self._derivative is not None and self._copies / 2 <= most < 4 * self._copies
         return self._copies if serves else most

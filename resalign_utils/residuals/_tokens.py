@@ -10,9 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..operators import Branch, branch_rows
+from ..operators import Branch, branch_rows, near
+from ..precision import in_double
 from ._checks import unwrapped
 from ._trace import Residual, Trace
+
+ROWS_TRIED = 16  # in the test whether a branch acts on each token alone
 
 Tokens = int | Sequence[int] | Literal["last", "all", "auto"]
 
@@ -39,9 +42,68 @@ class TokenBranch:
         place = self.positions[:, None, None].expand(-1, 1, whole.shape[-1])
         return whole.gather(1, place)[:, 0]
 
+    @property
+    def entries(self) -> int:
+        """How many numbers one row's evaluation takes in."""
+        return self.sequences[0].numel()
+
     def rows(self, index: Tensor) -> TokenBranch:
         """The same at some of its rows."""
         return TokenBranch(branch_rows(self.branch, index), self.sequences[index], self.positions[index])
+
+
+@dataclass(frozen=True)
+class LoneTokenBranch:
+    """The same of an F that acts on each token alone: up to T copies of a row are evaluated as one sequence.
+
+    A matrix takes as many products as a token has features; here T of them cost what one does otherwise.
+
+    Attributes:
+        whole: the branch at n rows.
+        index: (r,) which of them each row is; they may repeat.
+    """
+
+    whole: TokenBranch
+    index: Tensor
+
+    def __call__(self, h: Tensor) -> Tensor:
+        if len(h) != len(self.index):
+            raise ValueError(f"This branch is bound to {len(self.index)} tokens; it was called with {len(h)}.")
+        sequences, index = self.whole.sequences, self.index
+        length, order = sequences.shape[1], index.argsort(stable=True)
+        counts = index.bincount(minlength=len(sequences))
+        needed = (counts + length - 1) // length  # sequences (n,)
+        copy = torch.empty_like(index)  # 0, 1, ... among the copies of a row
+        copy[order] = torch.arange(len(index), device=index.device) - (counts.cumsum(0) - counts)[index[order]]
+        # the first copy stands where the token does
+        where = (needed.cumsum(0) - needed)[index] + copy // length, (self.whole.positions[index] + copy) % length
+        of = torch.arange(len(sequences), device=index.device).repeat_interleave(needed)
+        result: Tensor = branch_rows(self.whole.branch, of)(sequences[of].to(h.dtype).index_put(where, h))[where]
+        return result
+
+    def rows(self, index: Tensor) -> LoneTokenBranch:
+        """The same at some of its rows."""
+        return replace(self, index=self.index[index])
+
+
+def _lone(branch: TokenBranch) -> TokenBranch | LoneTokenBranch:
+    """The branch, packed if it acts on each token alone.
+
+    What it makes of a token must depend neither on the other tokens nor on the token's place, at two points, in
+    float64. The operator's own tests follow, which compare packed results with those of single rows.
+    """
+    some = torch.linspace(0, len(branch.positions) - 1, min(len(branch.positions), ROWS_TRIED)).long()
+    few = branch.rows(some.to(branch.positions.device))
+    others, rows = few.sequences.roll(1, 1) / 2 + 1, torch.arange(len(some), device=few.positions.device)
+    moved = TokenBranch(few.branch, others, (few.positions + 1) % others.shape[1])
+    for h in (few.sequences[rows, few.positions], others[rows, few.positions]):
+        try:
+            here, there = in_double(few, h), in_double(moved, h)
+        except Exception:  # it has no float64: it is measured as it is
+            return branch
+        if here.dtype != torch.float64 or not near(here, there):
+            return branch
+    return LoneTokenBranch(branch, torch.arange(len(branch.positions), device=branch.positions.device))
 
 
 def at_tokens(path: Trace, tokens: Tokens, *, text: bool = False) -> tuple[Trace, Tensor]:
@@ -88,7 +150,7 @@ def _residual(residual: Residual, index: Tensor, positions: Tensor) -> Residual:
     branch = TokenBranch(branch_rows(residual.branch, index), residual.input[index], positions)
     return replace(
         residual,
-        branch=branch,
+        branch=_lone(branch),
         input=residual.input[index, positions],
         output=residual.output[index, positions],
         step=None if residual.step is None else residual.step[index, positions],

@@ -105,6 +105,16 @@ def test_a_small_budget_gives_partial_results_that_say_so(foreign):
     assert any("rest on 1 input," in verdict.text for verdict in found.verdicts)
 
 
+def test_a_first_input_that_would_take_far_too_long_is_given_up(foreign, monkeypatch):
+    model, x, *_ = foreign
+    monkeypatch.setattr(_measuring, "GRACE", 0.0)
+    found = ra.diagnose(model, x, budget=1e-6, progress=False)
+    assert found.measured.alignment is None
+    assert any("those of one input would take about" in note and "Give more (budget=)" in note for note in found.notes)
+    assert {verdict.subject for verdict in found.verdicts} >= {"straightness"}
+    assert "alignment" not in {verdict.subject for verdict in found.verdicts}
+
+
 def test_interrupted_it_reports_what_it_has(foreign, monkeypatch):
     model, x, *_ = foreign
     measure, calls = _measuring.Measuring.measure, []
@@ -260,7 +270,7 @@ def test_decay_time_is_that_of_the_recipe(foreign):
 def test_where_the_budget_is_short_the_twin_is_measured_at_fewer_inputs(foreign, monkeypatch):
     ticks = itertools.count(time.monotonic())  # every look at the clock is a second
     monkeypatch.setattr(_measuring.time, "monotonic", lambda: next(ticks))
-    found = ra.diagnose(*foreign[:2], budget=40, progress=False)
+    found = ra.diagnose(*foreign[:2], budget=41, progress=False)
     mine, twin = len(found.measured.alignment.alignment), len(found.null.alignment.alignment)
     assert 1 <= twin < mine < 12
     assert any(f"at {mine} of 12 inputs (of the untrained twin at {twin})" in note for note in found.notes)

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from resalign_utils import find_blocks, measure_alignment, residual_jacobians, trace
 from resalign_utils.residuals import at_tokens
+from resalign_utils.residuals._tokens import LoneTokenBranch
 
 
 class Encoder(nn.Module):
@@ -132,3 +133,39 @@ def test_residual_part_is_the_total_jacobian_less_what_the_shortcut_carries():
     assert_close(residual_jacobians(path.residuals[1])[0], total - outer, rtol=1e-10, atol=1e-12)
     less_identity = total - torch.eye(40, dtype=torch.float64)
     assert float((less_identity - (total - outer)).norm()) > 0.1  # block(h) − h is another thing
+
+
+class Mixing(nn.Module):
+    """Acts on each token alone but for a share of something else."""
+
+    def __init__(self, extra):
+        super().__init__()
+        self.f, self.extra = nn.Linear(4, 4), extra
+
+    def forward(self, h):
+        return h + torch.tanh(self.f(h)) + 1e-6 * self.extra(h)
+
+
+@pytest.mark.parametrize(
+    ("extra", "packed"),
+    [
+        (torch.sin, True),
+        (lambda h: h.mean(1, keepdim=True).cos(), False),
+        (lambda h: torch.arange(h.shape[1])[:, None] * h.cos(), False),
+        (lambda h: h.flip(1).cos(), False),
+    ],
+    ids=["alone", "mean over tokens", "place", "mirror"],
+)
+def test_only_branches_that_act_on_each_token_alone_are_packed(extra, packed):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Mixing(extra), Mixing(extra)).eval(), torch.randn(2, 7, 4)
+    path = trace(model, x)
+    tokens, positions = at_tokens(path, [0, 3, 5])
+    for whole, single in zip(path.residuals, tokens.residuals, strict=True):
+        assert isinstance(single.branch, LoneTokenBranch) is packed
+        jacobian = residual_jacobians(whole).reshape(2, 7, 4, 7, 4)
+        expected = torch.stack([jacobian[i, t, :, t] for i in range(2) for t in (0, 3, 5)])
+        assert_close(residual_jacobians(single), expected)
+        some = torch.tensor([4, 0, 4])
+        assert_close(residual_jacobians(single.rows(some)), expected[some])
+    assert positions.tolist() == [0, 3, 5] * 2
