@@ -15,14 +15,7 @@ TRIED = 2  # inputs: enough to see which rows belong together
 
 def run(args: Namespace) -> None:
     """Print the table of blocks."""
-    network = open_network(
-        args.model,
-        weights=args.weights,
-        download=args.download,
-        classes=args.classes,
-        seed=args.seed,
-        device=args.device,
-    )
+    network = open_network(args)
     given = open_inputs(network, args, random=TRIED)
     table = find_blocks(network.model, given.data, blocks=args.blocks, exclude=args.exclude)
     content = {

@@ -18,14 +18,7 @@ def run(args: Namespace) -> None:
     """Diagnose, print the summary, write what was asked for."""
     check_outputs(args.out)
     null = args.null if args.null == "reinitialised" else None if args.null == "none" else function_of(args.null)
-    network = open_network(
-        args.model,
-        weights=args.weights,
-        download=args.download,
-        classes=args.classes,
-        seed=args.seed,
-        device=args.device,
-    )
+    network = open_network(args)
     given = open_inputs(network, args)
     if not args.json:
         print(_opening(network, given), flush=True)

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -44,30 +45,26 @@ class Network:
     folder: Path | None = None
 
 
-def open_network(
-    spec: str, *, weights: Path | None, download: bool, classes: int | None, seed: int, device: str
-) -> Network:
-    """Build a network, load its weights, put it on a device.
+def open_network(args: Namespace) -> Network:
+    """Build a network, load its weights, put it on a device; the global random generator is left as it was.
 
     Args:
-        spec: as the command line takes it.
-        weights: a file, or None.
-        download: whether torchvision or timm may fetch what they offer.
-        classes: of its head, None for its own.
-        seed: of an untrained network's weights; the global generator is left as it was.
-        device: a name of torch's.
+        args: ``model``, the network as the command line takes it; ``weights``, a file or None; ``download``, whether
+            torchvision or timm may fetch what they offer; ``classes`` of its head, None for its own; ``seed`` of an
+            untrained network's weights; ``device``, a name of torch's.
 
     Raises:
         Refused: there is no such model, file, function or device; options that do not go together; the weights do not
             fit.
     """
-    place = device_of(device)
+    spec, weights, classes, download = args.model, args.weights, args.classes, args.download
+    place = device_of(args.device)
     if download and weights is not None:
         raise refused("--weights or --download", "both", "Leave one out.")
     kind, _, name = spec.partition(":")
     build = {"torchvision": _torchvision, "timm": _timm, "hf": _hf}.get(kind)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed GPUs too
+        torch.default_generator.manual_seed(args.seed)  # torch.manual_seed would reseed GPUs too
         network = _file(spec, classes, download) if build is None else build(name, classes, download, weights)
     said, untrained = network.weights, network.untrained
     if weights is not None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from lightning.pytorch import Callback as LightningCallback
+from lightning.pytorch import LightningModule, Trainer
 
-from ._monitor import AlignmentMonitor
+from ._callback import Callback
 
 
-class AlignmentCallback(Callback):
+class AlignmentCallback(Callback, LightningCallback):
     """Follow Residual Alignment while a Lightning ``Trainer`` fits, and send its numbers to the trainer's loggers.
 
     Args:
         x: probe inputs (n, ...), as of :class:`AlignmentMonitor`; they are moved to the model.
-        network: the network to measure in the LightningModule, which itself must map x to logits if it is left out.
-        every: steps between measurements; 2.5 % of the time if not given.
-        rank: number of singular values and vectors.
-        refresh: measurements between fresh starts.
+        network: from the model that is trained to the network to measure; left out, it is the model, which must map x
+            to logits then.
+        every, rank, refresh: as of :class:`AlignmentMonitor`.
 
     Attributes:
-        monitor: the :class:`AlignmentMonitor`, made when the fit begins; its ``history`` holds all measurements. None
-            before.
+        monitor: the :class:`AlignmentMonitor`, made when the training begins; its ``history`` holds all measurements.
 
     Example::
 
@@ -32,26 +29,9 @@ class AlignmentCallback(Callback):
         callback.monitor.to_frame()
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        *,
-        network: Callable[[Any], nn.Module] | None = None,
-        every: int | None = None,
-        rank: int = 4,
-        refresh: int = 20,
-    ) -> None:
-        self._x, self._network = x, network
-        self._every, self._rank, self._refresh = every, rank, refresh
-        self.monitor: AlignmentMonitor | None = None
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the monitor where the model now is, and measure once before the first step."""
-        model = pl_module if self._network is None else self._network(pl_module)
-        self.monitor = AlignmentMonitor(
-            model, self._x, every=self._every, rank=self._rank, refresh=self._refresh, first_step=trainer.global_step
-        )
-        self._log(trainer, self.monitor.measure())
+        self._log(trainer, self.begin(pl_module, trainer.global_step))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -28,7 +28,7 @@ def inputs(network, **given):
 
 def opened(spec, **given):
     options = {"weights": None, "download": False, "classes": None, "seed": 0, "device": "cpu"}
-    return open_network(spec, **{**options, **given})
+    return open_network(Namespace(model=spec, **{**options, **given}))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import re
+from argparse import Namespace
 
 import pytest
 import timm
@@ -18,7 +19,7 @@ from resalign_utils.cli._weights import load_weights
 
 def opened(spec, **given):
     options = {"weights": None, "download": False, "classes": None, "seed": 0, "device": "cpu"}
-    return open_network(spec, **{**options, **given})
+    return open_network(Namespace(model=spec, **{**options, **given}))
 
 
 def same(model, state):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,7 @@ _ADDS_A_PRODUCT = {
     aten.addcmul.default: aten.mul.Tensor,
     aten.addcdiv.default: aten.div.Tensor,
 }
+_CHANGES_NO_NUMBER = (aten.as_strided_.default, aten.transpose_.default)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Tape:
         dtypes: of each value.
         ends: for each call of a module, by its name and number, how many operations were done at its end.
         outputs: numbers of the values that came out, as ``tensors_of`` finds them; None for a constant.
+        writes: whether an operation in place was met, whose other readers are not followed.
     """
 
     inputs: list[int] = field(default_factory=list)
@@ -82,6 +84,18 @@ class Tape:
     dtypes: list[torch.dtype] = field(default_factory=list)
     ends: dict[tuple[str, int], int] = field(default_factory=dict)
     outputs: list[int | None] = field(default_factory=list)
+    writes: bool = False
+
+
+class _Weights(nn.Module):
+    """A model in an evaluation of it, so that its weights can be given."""
+
+    def __init__(self, model: nn.Module, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.model, self._call = model, call
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self._call(*tensors)
 
 
 def record(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor]) -> Tape:
@@ -91,7 +105,8 @@ def record(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor]) ->
         ValueError: the model cannot be followed; the text begins with a verb.
     """
     try:
-        return _recorded(model, call, tensors, functional=True)
+        tape = _recorded(model, call, tensors, functional=True)
+        return _with_weights_given(model, call, tensors, tape) if tape.writes else tape
     except torch.OutOfMemoryError:
         raise
     except Exception:  # a custom autograd.Function cannot be functionalised: its operations are seen as well
@@ -102,6 +117,27 @@ def record(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor]) ->
         except Exception as plain:
             why = next(iter(str(plain).strip().splitlines()), "")
             raise ValueError(f"cannot be followed operation by operation ({type(plain).__name__}: {why})") from plain
+
+
+def _with_weights_given(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor], tape: Tape) -> Tape:
+    """Another tape, for which the weights are functionalised too: what is written on copies of them is followed then.
+
+    The given one where that cannot be, or does not help: some models ask what kind of tensor a weight is.
+    """
+    given = _Weights(model, call)
+    weights = dict(given.named_parameters()) | dict(given.named_buffers())
+
+    def evaluate(*args: Tensor) -> Any:
+        values = dict(zip(weights, args[len(tensors) :], strict=True))
+        return torch.func.functional_call(given, values, args[: len(tensors)])
+
+    try:
+        other = _recorded(model, evaluate, tensors, functional=True, constants=list(weights.values()))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
+        return tape
+    return tape if other.writes else other
 
 
 def _without_writing(op: Any) -> Any:
@@ -123,7 +159,14 @@ def _without_writing(op: Any) -> Any:
     return getattr(packet, op._overloadname)
 
 
-def _recorded(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor], *, functional: bool) -> Tape:
+def _recorded(
+    model: nn.Module,
+    call: Callable[..., Any],
+    tensors: list[Tensor],
+    *,
+    functional: bool,
+    constants: Sequence[Tensor] = (),
+) -> Tape:
     tape, numbers = Tape(), WeakTensorKeyDictionary()
     where = _Where(tape)
     mode = _Recorder(tape, numbers, where, functional)
@@ -139,11 +182,11 @@ def _recorded(model: nn.Module, call: Callable[..., Any], tensors: list[Tensor],
         if functional:
             # functionalize gives the mode its own copies: an alias names them before the model runs
             def named(*args: Tensor) -> list[Tensor]:
-                mode.awaiting = len(args)
-                return evaluate(*(torch.ops.aten.alias(arg) for arg in args))
+                mode.awaiting = len(given)
+                return evaluate(*(torch.ops.aten.alias(arg) for arg in args[: len(given)]), *args[len(given) :])
 
             with mode:
-                out = torch.func.functionalize(named, remove="mutations")(*given)
+                out = torch.func.functionalize(named, remove="mutations")(*given, *constants)
         else:
             with mode:
                 out = evaluate(*given)
@@ -232,6 +275,7 @@ class _Recorder(TorchDispatchMode):
         values = result if several else [result]
         outputs = tuple(self._number(value) if isinstance(value, Tensor) else None for value in values)
         module, call = self._where.stack[-1]
+        self._tape.writes |= op._schema.is_mutable and op not in _CHANGES_NO_NUMBER
         op = _without_writing(op)
         self._tape.operations.append(Operation(op, noted[0], noted[1], outputs, several, module, call))
         return result

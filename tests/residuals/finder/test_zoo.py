@@ -163,15 +163,7 @@ PAIRS = {
 }
 
 
-WRITES_ON_A_COPY = pytest.mark.xfail(
-    reason="torchvision zeroes a part of a copy of a bias, unseen by the tape: it is refused",
-    raises=ValueError,
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=WRITES_ON_A_COPY) if n == "swin_v2, 4 blocks" else n for n in PAIRS]
-)
+@pytest.mark.parametrize("name", PAIRS)
 def test_two_branches_compose_to_the_derivative_of_their_module(name):
     model, x = in_double(name)
     if isinstance(x, dict):
