@@ -35,19 +35,20 @@ MACHINE_PATH = re.compile(r"(?<![\w.])/(home|root|Users|tmp|content|private)/|[A
 def toc_files(root: Path = ROOT) -> list[str]:
     """Every page of `_toc.yml`, in reading order, without suffix: the one list of chapters that there is."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    return list(_files_in(toc))
+    return list(files_in(toc))
 
 
-def _files_in(entry: Any) -> Iterator[str]:
+def files_in(entry: Any) -> Iterator[str]:
+    """The pages of a part of `_toc.yml`, in reading order."""
     if isinstance(entry, list):
         for item in entry:
-            yield from _files_in(item)
+            yield from files_in(item)
     elif isinstance(entry, dict):
         for key in ("root", "file"):
             if key in entry:
                 yield str(entry[key])
         for key in ("parts", "chapters", "sections"):
-            yield from _files_in(entry.get(key, []))
+            yield from files_in(entry.get(key, []))
 
 
 def toc_notebooks(root: Path = ROOT) -> list[Path]:

@@ -12,6 +12,8 @@ import os
 import shutil
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,29 @@ def browser_program(playwright: Any) -> str | None:
     found = [shutil.which(name) for name in (os.environ.get("CHROMIUM", ""), *BROWSERS) if name]
     own = playwright.chromium.executable_path
     return next((path for path in (*found, own) if path and Path(path).exists()), None)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[tuple[Any, str]]:
+    """A browser that reaches no other host, and the address at which it finds the files of a folder.
+
+    Raises:
+        RuntimeError: there is no browser.
+    """
+    from playwright.sync_api import sync_playwright
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        with sync_playwright() as playwright:
+            if (program := browser_program(playwright)) is None:
+                raise RuntimeError(f"No browser was found: set CHROMIUM, or install one of {', '.join(BROWSERS)}.")
+            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+            yield browser, f"http://127.0.0.1:{server.server_port}/"
+            browser.close()
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def draw_all(page: Any) -> None:
@@ -90,22 +115,14 @@ def sheet(shots: dict[str, dict[str, list[Path]]]) -> str:
 
 def main(words: list[str]) -> int:
     """Take the pictures; 1 if there is no built book or no such page."""
-    from playwright.sync_api import sync_playwright
-
     names = [name for name in toc_files() if not words or any(word in name for word in words)]
     if missing := [name for name in names if not (HTML / f"{name}.html").is_file()] or not names:
         print(f"Not built: {missing if names else words}. Run `make html` first.", file=sys.stderr)
         return 1
     shutil.rmtree(SHOTS, ignore_errors=True)
     SHOTS.mkdir(parents=True)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{server.server_port}/"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_program(playwright), args=FLAGS)
+    with opened(HTML) as (browser, base):
         shots = {name: {way: shoot(browser, base, name, way) for way in WAYS} for name in names}
-        browser.close()
-    server.shutdown()
     (SHOTS / "index.html").write_text(sheet(shots), encoding="utf-8")
     print(f"{sum(len(paths) for ways in shots.values() for paths in ways.values())} pictures: {SHOTS / 'index.html'}")
     return 0
