@@ -12,7 +12,7 @@ export TQDM_DISABLE := 1
 RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization bridge
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check units html notebooks lint results bench pages shots clean distclean FORCE
+.PHONY: help book test check units html notebooks lint results bench pages shots pdf status mutants clean distclean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,8 +50,17 @@ bench: $(STAMP) ## time the library against plain alternatives
 pages: $(STAMP) ## open every page that is built in a browser with no network
 	@$(PY) -m pytest tests/book/test_pages.py tests/book/test_figures_on_pages.py -n 2 --dist load
 
-shots: $(STAMP) ## pictures of all built pages: light, dark, and a phone's, on one sheet
+shots: $(STAMP) ## pictures of all built pages (light, dark, a phone's) on one sheet, and what each page costs
 	@$(PY) -m tools.shots
+
+pdf: $(STAMP) ## the book that is built as one PDF, _build/inside-residual-networks.pdf (needs Chromium)
+	@$(PY) -m tools.pdf
+
+status: $(STAMP) ## record the run of the last `make test`, and write the tables of the page Status
+	@$(PY) -m tools.status
+
+mutants: $(STAMP) ## break the package in ten places, one at a time, and see that notebooks and tests notice
+	@$(PY) -m tools.mutants && $(PY) -m tools.status --tables
 
 clean: ## remove what was built and all caches of tools
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis

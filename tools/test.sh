@@ -23,9 +23,9 @@ step "stored notebooks" $python -m tools.run_notebooks --check
 step "unit tests" $python -m pytest tests -n 2 --dist loadscope --ignore tests/book
 step "pages" $python -m pytest tests/book -n 2 --dist load
 if compgen -G 'notebooks/*.ipynb' >/dev/null; then
-    # loadscope: the cells of one notebook must stay in one process
+    # loadscope: the cells of one notebook must stay in one process; the report is what `make status` records
     step "notebooks run again and compared" \
-        $python -m pytest --nbval --nbval-cell-timeout 1800 -n 2 --dist loadscope notebooks
+        $python -m pytest --nbval --nbval-cell-timeout 1800 -n 2 --dist loadscope --junitxml _build/nbval.xml notebooks
 else
     printf '\n== no notebooks yet: nothing to run again\n'
 fi
