@@ -1,7 +1,9 @@
-"""Screenshots of every built page: 1280 pixels in the light and in the dark, and a phone's 390.
+"""Screenshots of every built page: 1280 pixels in the light and in the dark, and a phone's 390; and what each costs.
 
 python -m tools.shots            # all pages, into _build/shots, with a sheet of them: _build/shots/index.html
 python -m tools.shots 05 intro   # only pages whose names contain one of these words
+
+The table of times, bytes and accessibility (tools/pages.py) is printed, and written to _build/shots/pages.json.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from tools import pages
 from tools.notebook_rules import ROOT, toc_files
 
 HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))
@@ -49,6 +52,18 @@ def browser_program(playwright: Any) -> str | None:
 
 
 @contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which a browser on this machine finds the files of a folder."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def opened(folder: Path) -> Iterator[tuple[Any, str]]:
     """A browser that reaches no other host, and the address at which it finds the files of a folder.
 
@@ -57,18 +72,14 @@ def opened(folder: Path) -> Iterator[tuple[Any, str]]:
     """
     from playwright.sync_api import sync_playwright
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        with sync_playwright() as playwright:
-            if (program := browser_program(playwright)) is None:
-                raise RuntimeError(f"No browser was found: set CHROMIUM, or install one of {', '.join(BROWSERS)}.")
-            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-            yield browser, f"http://127.0.0.1:{server.server_port}/"
+    with served(folder) as base, sync_playwright() as playwright:
+        if (program := browser_program(playwright)) is None:
+            raise RuntimeError(f"No browser was found: set CHROMIUM, or install one of {', '.join(BROWSERS)}.")
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        try:
+            yield browser, base
+        finally:
             browser.close()
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def draw_all(page: Any) -> None:
@@ -122,7 +133,10 @@ def main(words: list[str]) -> int:
     shutil.rmtree(SHOTS, ignore_errors=True)
     SHOTS.mkdir(parents=True)
     with opened(HTML) as (browser, base):
+        rows = [pages.measured(browser, base, name, HTML) for name in names]
         shots = {name: {way: shoot(browser, base, name, way) for way in WAYS} for name in names}
+    pages.write(rows, SHOTS / "pages.json")
+    print(pages.table(rows))
     (SHOTS / "index.html").write_text(sheet(shots), encoding="utf-8")
     print(f"{sum(len(paths) for ways in shots.values() for paths in ways.values())} pictures: {SHOTS / 'index.html'}")
     return 0

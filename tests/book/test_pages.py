@@ -12,12 +12,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browsing import COLLISIONS, PALE, SIDE_BY_SIDE, arrows_and_clicks_choose, fits, range_moves, wait_until
 
+from tools import pages, pdf
 from tools.notebook_rules import ROOT, toc_files
 from tools.shots import HTML
 
 PAGES = [f"{name}.html" for name in toc_files()]
-# What the theme and Sphinx themselves get wrong, not the book's own content.
-AXE_KNOWN = {"aria-required-children", "aria-deprecated-role", "aria-allowed-role"}
 # Where a mouse finds data: points, bars and cells of each trace, from its middle outwards, then a grid over the figure.
 TARGETS = """gd => {
     const box = gd.getBoundingClientRect(), at = [], layout = gd._fullLayout;
@@ -87,16 +86,11 @@ def assert_formulas_are_set(page):
 
 
 def assert_accessible(page, rules=None):
-    from axe_playwright_python.sync_playwright import Axe
-
     # An output image without an alt text of its own gets its file name, which axe takes for one.
     unsaid = page.evaluate("""() => [...document.querySelectorAll('.bd-article img')]
         .filter(i => !i.alt || /\\.(png|svg|jpe?g)$/.test(i.alt)).map(i => i.src)""")
     assert not unsaid, "pictures without an alt text"
-    options = {"runOnly": rules or ["wcag2a", "wcag2aa"], "preload": False}  # its preload asks for style sheets itself
-    found = Axe().run(page, context=".bd-article", options=options).response["violations"]
-    serious = [v for v in found if v["impact"] in ("critical", "serious") and v["id"] not in AXE_KNOWN]
-    assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
+    assert not pages.violations(page, rules)
 
 
 def assert_hints(page):
@@ -176,6 +170,21 @@ def assert_dark(page):
     assert all(ground == ["rgb(255, 255, 255)", "none"] for ground in pictures), pictures
     assert_accessible(page, ["color-contrast"])
     assert not page.evaluate(PALE), "words of a figure that cannot be read in the dark"
+
+
+@pytest.mark.parametrize("name", toc_files())
+def test_page_keeps_its_budget(browser, base, name):
+    """As `make shots` measures it; axe has looked at the page already."""
+    row = pages.measured(browser, base, name, HTML, axe=False)
+    assert not pages.over(row), pages.table([row])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_prints_whole(visit, name):
+    """In the width of the paper nothing is wider than it: no code, table or formula would be cut (`make pdf`)."""
+    page = visit(name, width=pdf.WIDTH)
+    page.emulate_media(media="print")
+    assert not page.evaluate(pdf.CLIPPED)
 
 
 @pytest.mark.parametrize("name", PAGES)
