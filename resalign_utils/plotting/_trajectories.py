@@ -62,39 +62,73 @@ def trajectories(
 
 
 def trajectories_over_training(
-    frames: Mapping[int, Tensor],
+    frames: Mapping[int, Tensor] | Mapping[str, Mapping[int, Tensor]],
     labels: Numbers,
     *,
     class_names: Sequence[str] | None = None,
     axis_label: str = "projection",
     height: int = 560,
+    words: Mapping[int, str] | None = None,
+    first: int | None = None,
 ) -> go.Figure:
-    """Draw the trajectories at several epochs, with a slider and a play button.
+    """Draw the trajectories at several epochs, with a slider and a play button; of several networks side by side.
 
-    Each epoch has its own scale, so that the lines' shape is seen although the states shrink a hundredfold in training;
-    the tick labels tell it.
+    Each epoch and each panel has its own scale, so that the lines' shape is seen although the states shrink a
+    hundredfold in training; the tick labels tell it.
 
     Args:
-        frames: epoch → projected states (n, L+1, 2), one projection for all epochs.
+        frames: epoch → projected states (n, L+1, 2), one projection for all epochs; or name → such a mapping, a panel
+            a name, all with the same epochs and inputs; L may differ.
         labels: classes (n,).
         class_names: a name per class; their numbers if not given.
         axis_label: what the coordinates are; a number is added.
         height: of the figure in pixels.
+        words: epoch → what stands under the epoch above the panels, such as scores.
+        first: the epoch that is shown before the slider is moved; the first one if not given.
 
     Raises:
-        ValueError: shapes that do not fit, or no frame.
+        ValueError: shapes or epochs that do not fit, or no frame.
     """
-    arrays, classes = _checked(frames, labels, "trajectories_over_training", dims=(2,))
-    figure, first = side_by_side([""], height=height), next(iter(arrays))
-    _plane(figure, 1, limits(arrays[first]), axis_label, 8)
-    moving = {epoch: class_traces(array, classes, class_names, 6.0) for epoch, array in arrays.items()}
-    layouts = {}
-    for epoch, array in arrays.items():
-        x, y = limits(array)
-        layouts[epoch] = {"xaxis": {"range": x}, "yaxis": {"range": y}, "title": {"text": f"epoch {epoch}"}}
-    add_frames(figure, moving, layouts, first=first, step="epoch", play=True)
+    what = "trajectories_over_training"
+    nested = isinstance(frames, Mapping) and any(isinstance(frame, Mapping) for frame in frames.values())
+    films = _films(frames if nested else {"": frames}, labels, what)
+    epochs, classes = list(next(iter(films.values()))), as_array(labels)
+    shown = epochs[0] if first is None else str(first)
+    if shown not in epochs:
+        raise ValueError(f"{what}: first must be one of the epochs {', '.join(epochs)}; got {shown}.")
+    figure = side_by_side(list(films), height=height)
+    moving: dict[str, list[Any]] = {epoch: [] for epoch in epochs}
+    layouts: dict[str, dict[str, Any]] = {epoch: {"title": {"text": _title(epoch, words)}} for epoch in epochs}
+    for column, arrays in enumerate(films.values(), start=1):
+        _plane(figure, column, limits(arrays[shown]), axis_label, 8 if len(films) == 1 else 5)
+        for epoch, array in arrays.items():
+            axes = {} if column == 1 else {"xaxis": f"x{column}", "yaxis": f"y{column}", "showlegend": False}
+            traces = class_traces(array, classes, class_names, 6.0 if len(films) == 1 else 4.5)
+            moving[epoch] += [trace.update(axes) for trace in traces]
+            number = "" if column == 1 else column
+            for letter, ends in zip("xy", limits(array), strict=True):
+                layouts[epoch][f"{letter}axis{number}"] = {"range": ends}
+    add_frames(figure, moving, layouts, first=shown, step="epoch", play=True)
     _class_legend(figure, classes)
-    return figure.update_layout(margin={"t": 110})
+    lines = 1 + max(layout["title"]["text"].count("<br>") for layout in layouts.values()) + any(films)
+    return figure.update_layout(margin={"t": 92 + 18 * lines})
+
+
+def _title(epoch: str, words: Mapping[int, str] | None) -> str:
+    said = {str(key): text for key, text in (words or {}).items()}
+    return f"epoch {epoch}" + (f"<br>{said[epoch]}" if epoch in said else "")
+
+
+def _films(films: Any, labels: Numbers, what: str) -> dict[str, dict[str, Array]]:
+    """Checked arrays, name → epoch → states; all films have the epochs of the first, in its order."""
+    found = {str(name): _checked(film, labels, what, dims=(2,))[0] for name, film in films.items()}
+    epochs = list(next(iter(found.values())))
+    for name, film in found.items():
+        if set(film) != set(epochs):
+            raise ValueError(
+                f"{what}: all panels need the same epochs, {', '.join(epochs)}; panel {name!r} has {', '.join(film)}."
+            )
+    return {name: {epoch: film[epoch] for epoch in epochs} for name, film in found.items()}
 
 
 def _checked(panels: object, labels: object, what: str, dims: tuple[int, ...]) -> tuple[dict[str, Array], Array]:

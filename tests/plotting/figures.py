@@ -41,6 +41,7 @@ CASES = {
     "trajectories": (plotting.trajectories, (states(), LABELS), {}),
     "trajectories 3-D": (plotting.trajectories, (states(dims=3), LABELS), {}),
     "film": (plotting.trajectories_over_training, (FILM, LABELS), {}),
+    "two films": (plotting.trajectories_over_training, ({"trained": FILM, "no skip": FILM}, LABELS), {}),
     "grid": (plotting.coupling_grid, (GRIDS,), {}),
     "scores": (plotting.score_matrix, (SCORES,), {}),
     "images": (plotting.image_grid, (IMAGES,), {"columns": STAGES}),

@@ -103,6 +103,24 @@ def test_the_slider_has_a_step_per_epoch_and_each_frame_its_states():
     assert figure.layout.updatemenus[0].buttons[0].label.endswith("play")
 
 
+def test_a_film_of_two_networks_moves_both_panels():
+    other = {epoch: random(6, 3, 2, seed=9 + epoch) for epoch in (5, 2, 1, 0)}  # in another order, and less deep
+    words = {5: "score 1.0 and 3.2"}
+    film = plotting.trajectories_over_training({"with skips": FILM, "no skip": other}, LABELS, words=words, first=5)
+    assert [note.text for note in film.layout.annotations] == ["with skips", "no skip"]
+    assert film.layout.sliders[0].active == 3
+    assert film.layout.title.text == "epoch 5<br>score 1.0 and 3.2"
+    assert [frame.name for frame in film.frames] == ["0", "1", "2", "5"]
+    assert film.frames[0].layout.title.text == "epoch 0"
+    assert [trace.xaxis for trace in film.data] == [None] * 3 + ["x2"] * 3
+    assert [trace.showlegend for trace in film.data] == [None] * 3 + [False] * 3
+    for frame, epoch in zip(film.frames, FILM, strict=True):
+        close(frame.data[0].x[1:5], FILM[epoch][0, :, 0])
+        close(frame.data[3].x[1:4], other[epoch][0, :, 0])
+        for axis, values in ((frame.layout.xaxis, FILM[epoch]), (frame.layout.xaxis2, other[epoch])):
+            assert axis.range[0] < values[..., 0].min() <= values[..., 0].max() < axis.range[1]
+
+
 def test_what_does_not_fit_is_refused_with_the_fix():
     def refused(text, panels, labels=LABELS, function=plotting.trajectories, **options):
         with pytest.raises(ValueError, match=re.escape(text)):
@@ -117,3 +135,6 @@ def test_what_does_not_fit_is_refused_with_the_fix():
     refused("class_names must name classes 0..7; got 2 names", states(), class_names="ab")
     film = plotting.trajectories_over_training
     refused("panel '3' must have shape (n, L+1, 2); got (6, 3, 3)", {3: torch.zeros(6, 3, 3)}, function=film)
+    two = {"a": FILM, "b": {0: FILM[0], 7: FILM[1]}}
+    refused("need the same epochs, 0, 1, 2, 5; panel 'b' has 0, 7", two, function=film)
+    refused("first must be one of the epochs 0, 1, 2, 5; got 3", FILM, function=film, first=3)
