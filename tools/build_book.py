@@ -7,6 +7,7 @@ python -m tools.build_book --execute   # run copies of all notebooks first
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from tools.notebook_rules import ROOT, toc_files, toc_notebooks
 from tools.run_notebooks import run_all
+from tools.stamp import BRANCH, repository, stamp
 
 # All that a page may be made from, include, or link to.
 STAGED = ("_config.yml", "_toc.yml", "_static", "book", "notebooks", "examples", "results", "benchmarks",
-          "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE")  # fmt: skip
+          "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "pyproject.toml")  # fmt: skip
 BUILD = ROOT / "_build"
 
 
@@ -33,6 +35,7 @@ def stage(target: Path) -> None:
             shutil.copytree(source, target / name, ignore=ignore)
         elif source.is_file():
             shutil.copy2(source, target / name)
+    stamp(target)  # so that the pages follow pyproject.toml even where a file was not stamped
 
 
 def missing_pages(root: Path) -> list[str]:
@@ -47,9 +50,15 @@ def build(source: Path) -> int:
         shutil.rmtree(old, ignore_errors=True)  # Sphinx gives no warnings for pages it need not read again
     program = str(Path(sys.executable).with_name("jupyter-book"))
     command = [program, "build", str(source), "--path-output", str(ROOT), "-q"]
+    links = {"BOOK_REPOSITORY_URL": repository(source), "BOOK_REPOSITORY_BRANCH": BRANCH}
     # Its warnings come on stderr; its last words, which name another folder, are of use only when it failed.
     done = subprocess.run(
-        [*command, "-W", "-n", "--keep-going"], cwd=source, stdout=subprocess.PIPE, text=True, check=False
+        [*command, "-W", "-n", "--keep-going"],
+        cwd=source,
+        env={**os.environ, **links},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
         print(done.stdout, flush=True)

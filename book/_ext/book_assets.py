@@ -4,6 +4,7 @@
   installed plotly package, and loaded only by pages that have a figure.
 * MathJax comes from the sphinx-mathjax-offline wheel, only the files that are needed.
 * With BOOK_REPOSITORY_URL set, notebooks get Colab and Binder links; without it, none that lead nowhere.
+  `tools/build_book.py` sets it from `[project.urls]` in pyproject.toml, the one place of the address.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -32,7 +34,22 @@ SCRIPTS = (
     "book-plotly.js",
 )
 HINT = "scroll-hint.js"  # on every page
-BADGES = "<!-- badges -->"
+BADGES = re.compile(r"<!-- badges(?:: ([\w/]+))? -->")  # of the page itself, or of the notebook that is named
+
+
+def figure_html(figure: dict[str, Any], alt: str | None) -> str:
+    """A stored figure as a box that book-plotly.js fills, with words for those who do not see it."""
+    layout = figure.get("layout", {})
+    height = int(layout.get("height") or 450)
+    label = escape(str(alt or (layout.get("title") or {}).get("text") or "Interactive figure"))
+    # "<" must not end the script element early, whatever a label contains
+    payload = json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        f'<div class="output {MARK}"><div class="{MARK}-target" role="group" '
+        f'aria-label="{label}" style="min-height:{height}px"></div>'
+        f"<noscript><p>This figure is drawn in your browser and needs JavaScript. It shows: {label}</p></noscript>"
+        f'<script type="application/json" class="{MARK}-data">{payload}</script></div>'
+    )
 
 
 class PlotlyMimeRenderer:
@@ -45,19 +62,8 @@ class PlotlyMimeRenderer:
         """Nodes for one output, or None if it is not a Plotly figure."""
         if data.mime_type != MIME:
             return None
-        layout = data.content.get("layout", {})
-        height = int(layout.get("height") or 450)
         alt = data.cell_metadata.get("mystnb", {}).get("image", {}).get("alt")
-        label = alt or (layout.get("title") or {}).get("text") or "Interactive figure"
-        # "<" must not end the script element early, whatever a label contains
-        payload = json.dumps(data.content, separators=(",", ":")).replace("<", "\\u003c")
-        html = (
-            f'<div class="output {MARK}"><div class="{MARK}-target" role="group" '
-            f'aria-label="{escape(str(label))}" style="min-height:{height}px"></div>'
-            f"<noscript><p>This figure is drawn in your browser and needs JavaScript. It shows: "
-            f"{escape(str(label))}</p></noscript>"
-            f'<script type="application/json" class="{MARK}-data">{payload}</script></div>'
-        )
+        html = figure_html(data.content, alt)
         return [nodes.raw(text=html, format="html", classes=["output", "plotly"])]
 
 
@@ -144,7 +150,7 @@ def badges(docname: str, url: str, branch: str) -> str:
 
 def _source_read(app: Any, docname: str, source: list[str]) -> None:
     """Links in place of the mark; the text may be a notebook's JSON, in which the mark stands as it is."""
-    source[0] = source[0].replace(BADGES, badges(docname, *_repository()))
+    source[0] = BADGES.sub(lambda found: badges(found[1] or docname, *_repository()), source[0])
 
 
 def _page_context(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:

@@ -269,16 +269,3 @@ def test_nbval_passes_a_right_number_and_turns_red_on_a_changed_one(tmp_path):
     assert red.returncode == 1
     assert "mismatch 'stdout'" in red.stdout
     assert "1 failed, 1 passed" in red.stdout
-
-
-def test_readme_says_how_many_cells_are_compared():
-    cells = [cell for path in toc_notebooks() for cell in nbformat.read(path, as_version=4).cells]
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    ignored = [cell for cell in code if "nbval-ignore-output" in cell.metadata.get("tags", [])]
-    texts = [
-        cell for cell in code if any(not {PLOTLY, "image/png"} & out.get("data", {}).keys() for out in cell.outputs)
-    ]
-    said = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"runs all {len(code)} code cells of the chapters" in said
-    assert f"{len([cell for cell in texts if cell not in ignored])} cells print what must be the same" in said
-    assert f"{len(ignored)} show numbers that a training made" in said
