@@ -1,4 +1,4 @@
-"""The bridge of chapter 6: alignment of networks that were made partly linear, in a fixed and in a moving frame.
+"""Alignment of networks that were made partly linear, in the given and in a moving frame: the end of chapter 16.
 
 python -m experiments.bridge
 
@@ -92,7 +92,7 @@ def coupling(u: Tensor, s: Tensor, v: Tensor) -> Tensor:
 
 
 def moving_frames(average: Tensor) -> Tensor:
-    """Orthogonal T_0..T_L (L+1, d, d) from average Jacobians (L, d, d): T_0 = I, T_ℓ = polar(J̄_ℓ) T_{ℓ−1}."""
+    """Orthogonal O_0..O_L (L+1, d, d) from average Jacobians (L, d, d): O_0 = I, O_ℓ = polar(J̄_ℓ) O_{ℓ−1}."""
     frames = [torch.eye(average.shape[-1], dtype=average.dtype)]
     for jacobian in average:
         u, _, vh = torch.linalg.svd(jacobian)
@@ -107,7 +107,7 @@ def triplets(jacobians: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def alignment(svd: tuple[Tensor, Tensor, Tensor], frames: Tensor | None = None) -> Tensor:
-    """Coupling (L, L), in the moving frame if there is one: of ``T_ℓᵀ J_ℓ T_{ℓ−1}``."""
+    """Coupling (L, L), in the moving frame if there is one: of ``O_ℓᵀ J_ℓ O_{ℓ−1}``."""
     u, s, v = svd
     return coupling(u, s, v) if frames is None else coupling(frames[1:].mT @ u, s, frames[:-1].mT @ v)
 

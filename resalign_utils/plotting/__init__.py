@@ -18,6 +18,7 @@ from .chapters._images import image_grid
 from .chapters._map import MapCell, alignment_map
 from .chapters._path_lengths import bars, path_lengths
 from .chapters._sweep import LinearizedPoint, linearization_sweep
+from .chapters._unit_paths import unit_paths
 
 __all__ = [
     "CLASS_COLOURS",
@@ -46,4 +47,5 @@ __all__ = [
     "theme",
     "trajectories",
     "trajectories_over_training",
+    "unit_paths",
 ]

@@ -54,6 +54,7 @@ CASES = {
     "differences": (plotting.difference_dots, (GAINS,), {"x_label": "gain, points"}),
     "bars": (plotting.bars, (LINES,), XY),
     "path lengths": (plotting.path_lengths, (LENGTHS,), {}),
+    "unit paths": (plotting.unit_paths, ({"channel-wise": [[1, 0], [0, 1]]}, {"channel-wise": [[0, 1]]}), {}),
 }
 
 
