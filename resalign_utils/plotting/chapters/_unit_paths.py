@@ -60,10 +60,13 @@ def unit_paths(
             )
             figure.add_trace(dots, **at)
         plain = {"showgrid": False, "showline": False, "fixedrange": True, "ticks": ""}
-        figure.update_xaxes(title_text="layer, input to output", dtick=1, range=[0.3, len(grid) + 1.6], **plain, **at)
+        ticks = list(range(1, len(grid) + 1))
+        figure.update_xaxes(
+            title_text="layer, input to output", tickvals=ticks, range=[0.3, len(grid) + 1.6], **plain, **at
+        )
         figure.update_yaxes(showticklabels=False, range=[0.3, grid.shape[1] + 0.7], **plain, **at)
     figure.update_yaxes(title_text="channel", row=1, col=1)
-    add_note(figure, "line: a path; at its end: nonlinear units on it")
+    add_note(figure, "at the end of a path: its nonlinear units")
     return figure
 
 
