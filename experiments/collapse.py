@@ -1,14 +1,19 @@
 """Neural Collapse beside Residual Alignment, for chapter 11: at the end of training, over training and over depth.
 
-python -m experiments.collapse
+python -m experiments.collapse networks        what the chapter compares, three seeds; one of the convolutional pair
+python -m experiments.collapse convolutional   the other two seeds of the convolutional pair
+python -m experiments.collapse decays          an exercise: the network without norm at decays between strong and weak
 
-writes ``results/collapse.json``. Trained networks are kept as every run is, so that an interrupted command goes on
+write ``results/collapse.json``, ``collapse_convolutional.json`` and ``collapse_decays.json``; without a name, all
+three. Trained networks are kept as every run is, so that an interrupted command goes on
 where it was. RESALIGN_PROCESSES (2) networks are trained at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +36,20 @@ def everything() -> list[Row]:
     settings = {name: seeded({"name": name}, config, seeds[name]) for name, config in networks().items()}
     rows = swept(settings.pop("skips, L = 16"), measured_by_clock)
     return rows + swept([setting for several in settings.values() for setting in several], measured)
+
+
+def convolutional() -> list[Row]:
+    """Seeds 1 and 2 of the convolutional pair, measured as the first."""
+    pair = {name: config for name, config in networks().items() if config.model.kind == "conv"}
+    return swept([row for name, config in pair.items() for row in seeded({"name": name}, config, (1, 2))], measured)
+
+
+def decays() -> list[Row]:
+    """Is there a decay at which the network without norm both aligns and collapses?"""
+    base = networks()["pre-activation, no norm, L = 16"]
+    between = {w: replace(base, train=replace(base.train, weight_decay=w)) for w in (1e-3, 2e-3)}
+    settings = [row for w, config in between.items() for row in seeded({"weight_decay": w}, config)]
+    return swept(settings, measured)
 
 
 def networks() -> dict[str, ra.RunConfig]:
@@ -146,5 +165,13 @@ def _rounded(value: float) -> Any:
     return rounded(torch.tensor(value))
 
 
+FILES: dict[str, tuple[str, Callable[[], list[Row]]]] = {
+    "networks": ("collapse", everything),
+    "convolutional": ("collapse_convolutional", convolutional),
+    "decays": ("collapse_decays", decays),
+}
+
 if __name__ == "__main__":
-    record("collapse", "python -m experiments.collapse", everything())
+    for part in sys.argv[1:] or FILES:
+        name, rows = FILES[part]
+        record(name, f"python -m experiments.collapse {part}", rows())

@@ -9,6 +9,7 @@ import torch
 import resalign_utils as ra
 from experiments import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
 from experiments.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
+from resalign_utils.training import learning_rate
 
 STEPS = 200 * 12  # of the base
 
@@ -34,7 +35,11 @@ def listed(program, part, monkeypatch):
         (counterfactuals, "grid", "counterfactuals_map"),
         (counterfactuals, "convolutional", "counterfactuals_convolutional"),
         (counterfactuals, "fashion_mnist", "counterfactuals_fashion_mnist"),
+        (collapse, "convolutional", "collapse_convolutional"),
+        (collapse, "decays", "collapse_decays"),
         (small_and_unbalanced, "everything", "small_and_unbalanced"),
+        (small_and_unbalanced, "batches", "small_and_unbalanced_batches"),
+        (small_and_unbalanced, "exercises", "small_and_unbalanced_exercises"),
         (theory, "everything", "theory"),
     ],
 )
@@ -89,6 +94,31 @@ def test_unbalanced_sets_are_as_large_as_their_twins(monkeypatch):
         assert {counts[c] for c in set(range(10)) - set(rare)} == {135}
         if ratio > 1:
             assert abs(sum(studies["balanced twin"]) - sum(counts)) < 10
+
+
+def test_equal_batches_take_as_many_steps_at_the_same_decay_time():
+    for labels, config in small_and_unbalanced.equal_batches():
+        images = IMAGES if labels["images"] == "all" else 50
+        steps = config.train.epochs * -(-images // config.train.batch_size)
+        assert 0.99 * STEPS <= steps <= STEPS  # and lr, schedule and weight decay are the base's
+        assert replace(config, data=BASE.data, train=BASE.train) == BASE
+        same = {"epochs": 0, "batch_size": 1, "seed": 0}
+        assert replace(config.train, **same) == replace(BASE.train, **same)
+
+
+def test_a_weighted_training_gives_every_class_the_same_say():
+    """On one batch that holds the whole set, the weighted loss is the mean over classes of their mean losses."""
+    few = changed(BASE, model={"depth": 2, "width": 8}, train={"epochs": 1, "lr": 0.05, "weight_decay": 0.0})
+    run = ra.load_or_train(replace(few, data=ra.DataConfig("digits", per_class=(9, 9, *(3,) * 8))))
+    with torch.enable_grad():
+        model = ra.build_model(few.model, run.data, seed=0).train()
+        losses = torch.nn.functional.cross_entropy(model(run.data.train_x), run.data.train_y, reduction="none")
+        torch.stack([losses[run.data.train_y == c].mean() for c in range(10)]).mean().backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    trained = small_and_unbalanced.weighted(run)
+    rate = learning_rate(few.train, 0.5)
+    for before, after in zip(model.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(after, before - rate * before.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_rows_are_measured_and_written_with_their_provenance(tmp_path, monkeypatch):
