@@ -2,7 +2,7 @@
 
 python -m experiments.collapse networks        what the chapter compares, three seeds; one of the convolutional pair
 python -m experiments.collapse convolutional   the other two seeds of the convolutional pair
-python -m experiments.collapse decays          an exercise: the network without norm at decays between strong and weak
+python -m experiments.collapse decays          an exercise, one seed: the network without norm, decays in between
 
 write ``results/collapse.json``, ``collapse_convolutional.json`` and ``collapse_decays.json``; without a name, all
 three. Trained networks are kept as every run is, so that an interrupted command goes on
@@ -48,7 +48,7 @@ def decays() -> list[Row]:
     """Is there a decay at which the network without norm both aligns and collapses?"""
     base = networks()["pre-activation, no norm, L = 16"]
     between = {w: replace(base, train=replace(base.train, weight_decay=w)) for w in (1e-3, 2e-3)}
-    settings = [row for w, config in between.items() for row in seeded({"weight_decay": w}, config)]
+    settings = [row for w, config in between.items() for row in seeded({"weight_decay": w}, config, (0,))]
     return swept(settings, measured)
 
 

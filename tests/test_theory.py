@@ -223,6 +223,122 @@ def test_a_network_with_a_reflection_has_a_cheaper_twin():
     assert depth * (block**2).sum() + eta * (cheaper_head**2).sum() < before - 0.1
 
 
+def two_classes(jacobians, head, weight):
+    """Objective of blocks (L, d, d) and head (d,) at inputs ±e₁, one of each class, with η = 1."""
+    first = torch.eye(head.shape[0], dtype=torch.float64)[0]
+    states = torch.stack([first, -first])
+    for jacobian in jacobians:
+        states = states + states @ jacobian.T
+    margins = torch.tensor([1.0, -1.0], dtype=torch.float64) * (states @ head)
+    return torch.nn.functional.softplus(-margins).mean() + weight / 2 * (jacobians.square().sum() + head @ head)
+
+
+def reflected(d, w, reflects):
+    """Blocks along e₁ with s (1 + s) = w², eigenvalue −1 − s where it is said, else s; and the head w e₁."""
+    s = (-1 + (1 + 4 * w * w) ** 0.5) / 2
+    first = torch.eye(d, dtype=torch.float64)[0]
+    gains = torch.tensor([-1 - s if reflect else s for reflect in reflects], dtype=torch.float64)
+    return gains[:, None, None] * torch.outer(first, first), w * first, s
+
+
+def flat_derivatives(jacobians, head, weight):
+    """Norm of the gradient and eigenvalues of the Hessian in all entries of blocks and head."""
+    size = jacobians.numel()
+
+    def flat(parameters):
+        return two_classes(parameters[:size].view(jacobians.shape), parameters[size:], weight)
+
+    at = torch.cat([jacobians.flatten(), head])
+    gradient = torch.func.grad(flat)(at)
+    return float(gradient.norm()), torch.linalg.eigvalsh(torch.autograd.functional.hessian(flat, at))
+
+
+def first_coupling(jacobians):
+    """Coupling of block 1 in the frame of block 2, k = 1."""
+    u, s, vh = torch.linalg.svd(jacobians)
+    return float(u[1, :, 0] @ jacobians[0] @ vh[1, 0] / s[0, 0])
+
+
+def test_a_critical_point_need_not_be_aligned():
+    """Two blocks s and −1 − s along one direction: no gradient, coupling −1, a saddle."""
+    weight, w = 0.01, -0.02
+    for _ in range(50):
+        w = -weight * (1 + np.exp(-(w**3)))  # ω = −w σ(w³): the head's equation
+    jacobians, head, s = reflected(3, w, (False, True))
+    assert s == pytest.approx(4.0e-4, rel=1e-3)
+    norm, curvature = flat_derivatives(jacobians, head, weight)
+    assert norm < 1e-16
+    assert first_coupling(jacobians) == pytest.approx(-1)
+    assert float(curvature[0]) == pytest.approx(-0.697, abs=1e-3)
+    identity = torch.eye(3, dtype=torch.float64)
+    for jacobian in jacobians:
+        assert_close(jacobian @ jacobian + jacobian, torch.outer(head, head))
+    aligned = two_classes(reflected(3, abs(w), (False, False))[0], abs(w) * identity[0], weight)
+    assert float(aligned) < float(two_classes(jacobians, head, weight)) - 1e-3
+
+
+@pytest.mark.parametrize("reflects", [(True, False), (False, True), (True, True, False)])
+def test_a_reflection_is_no_minimum_where_the_head_leaves_a_direction_free(reflects):
+    """The path of the proof: the map stays, the penalty falls by 2 s (1 − cos t)."""
+    block = reflects.index(True)
+    jacobians, head, s = reflected(3, 1.2, reflects)
+    e, f, _ = torch.eye(3, dtype=torch.float64)
+    for t in (1e-3, 0.5):
+        cos, sin = np.cos(t), np.sin(t)
+        turn = torch.eye(3, dtype=torch.float64) + (cos - 1) * (torch.outer(e, e) + torch.outer(f, f))
+        turn += sin * (torch.outer(f, e) - torch.outer(e, f))
+        turned = jacobians.clone()
+        turned[block] = torch.outer(turn @ e, -s * e - turn @ e)
+        turned[block + 1 :] = turn @ jacobians[block + 1 :] @ turn.T
+        assert_close(map_of(turned).T @ (turn @ head), map_of(jacobians).T @ head)
+        fall = jacobians.square().sum() - turned.square().sum()
+        assert float(fall) == pytest.approx(2 * s * (1 - cos), rel=1e-6)
+
+
+def map_of(jacobians):
+    total = torch.eye(jacobians.shape[1], dtype=torch.float64)
+    for jacobian in jacobians:
+        total = total + jacobian @ total
+    return total
+
+
+@pytest.mark.parametrize(("d", "is_minimum"), [(1, True), (2, False)])
+def test_with_one_dimension_a_reflection_can_be_a_minimum_which_is_not_global(d, is_minimum):
+    w = -((1.1 * 2.1) ** 0.5)
+    jacobians, head, s = reflected(d, w, (False, True))
+    p = -w * s * (1 + s)
+    weight = p / w**2 / (1 + np.exp(p))
+    norm, curvature = flat_derivatives(jacobians, head, weight)
+    assert norm < 1e-15
+    assert first_coupling(jacobians) == pytest.approx(-1)
+    assert (float(curvature[0]) > 0.05) == is_minimum
+    assert is_minimum or float(curvature[0]) < -0.01
+    x, y = torch.eye(d, dtype=torch.float64)[:1] * torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
+    found = [fit(x, y, 2, weight=weight, seed=seed) for seed in (0, 1)]
+    assert [round(one.alignment, 6) for one in found] == ([-1, 1] if is_minimum else [1, 1])
+    assert float(found[1].losses[-1]) == pytest.approx(0.0796, abs=1e-3)
+    assert float(two_classes(jacobians, head, weight)) == pytest.approx(0.2042, abs=1e-3)
+
+
+def test_a_repeated_singular_value_of_the_head_leaves_the_blocks_own_frames():
+    """A critical point whose symmetric blocks do not commute: head ρ I, reflections in different directions."""
+    s, eta, weight = 0.7, 0.5, 0.1
+    rho, identity = (s * (1 + s) / eta) ** 0.5, torch.eye(2, dtype=torch.float64)
+    normals = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    blocks = torch.stack([s * identity - (2 * s + 1) * torch.outer(n, n) for n in normals])
+    head, kept = rho * identity, identity + blocks
+    gradient = -weight / rho * blocks[1] @ torch.linalg.inv(kept[0])  # of the loss by the map
+    target = head @ kept[1] @ kept[0] - gradient  # of a square loss with this gradient
+    parts = [part.clone().requires_grad_() for part in (blocks[0], blocks[1], head)]
+    total = parts[2] @ (identity + parts[1]) @ (identity + parts[0])
+    cost = parts[0].square().sum() + parts[1].square().sum() + eta * parts[2].square().sum()
+    value = (total - target).square().sum() / 2 + weight / 2 * cost
+    assert max(float(g.norm()) for g in torch.autograd.grad(value, parts)) < 1e-14
+    assert float((blocks[0] @ blocks[1] - blocks[1] @ blocks[0]).norm()) > 0.5
+    for block in blocks:
+        assert_close(block @ block + block, eta * head.T @ head)
+
+
 # kinetic
 
 
