@@ -17,6 +17,8 @@ from ._trajectories import trajectories, trajectories_over_training
 from .chapters._images import image_grid
 from .chapters._map import MapCell, alignment_map
 from .chapters._path_lengths import bars, path_lengths
+from .chapters._schemes import block_diagram, frame_schemes
+from .chapters._sliders import score_matrices, way_covered
 from .chapters._sweep import LinearizedPoint, linearization_sweep
 from .chapters._unit_paths import unit_paths
 
@@ -27,6 +29,7 @@ __all__ = [
     "MapCell",
     "alignment_map",
     "bars",
+    "block_diagram",
     "class_colour",
     "condition_colours",
     "condition_dots",
@@ -37,15 +40,18 @@ __all__ = [
     "depth_law",
     "difference_dots",
     "figure_json",
+    "frame_schemes",
     "image_grid",
     "inverse_singular_values",
     "linearization_sweep",
     "packed_plotly",
     "path_lengths",
+    "score_matrices",
     "score_matrix",
     "spectra",
     "theme",
     "trajectories",
     "trajectories_over_training",
     "unit_paths",
+    "way_covered",
 ]

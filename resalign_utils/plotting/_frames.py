@@ -10,7 +10,7 @@ from ._colours import GRID
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_DATA = ("type", "x", "y", "z", "customdata")
+_DATA = ("type", "x", "y", "z", "text", "customdata")
 _MARKS = ("size", "color", "cmax", "opacity")
 
 
