@@ -101,9 +101,7 @@ def score_matrices(
     """
     if not isinstance(frames, Mapping) or not frames:
         raise ValueError("score_matrices: expected a mapping choice → panels with at least one entry.")
-    said = {"expected": "(L, L)", "fix": "Average over inputs first: report.coupling.mean(0)."}
-    shape = {"fits": lambda s: len(s) == 2 and s[0] == s[1], "what": "score_matrices"}
-    arrays = {str(choice): as_panels(panels, **shape, **said) for choice, panels in frames.items()}
+    arrays = {str(choice): _checked_scores(panels) for choice, panels in frames.items()}
     first = next(iter(arrays)) if start is None else str(start)
     if first not in arrays:
         raise ValueError(f"score_matrices: start must be one of {list(arrays)}; got {start!r}.")
@@ -123,6 +121,12 @@ def score_matrices(
         square_axes(figure, column, {"tick0": every, "dtick": every})
     colour_bar(figure, "RdBu", -1, "coupling c<sub>ij</sub>")
     return figure.update_layout(margin={"t": 150})
+
+
+def _checked_scores(panels: object) -> dict[str, Array]:
+    fix = "Average over inputs first: report.coupling.mean(0)."
+    what, expected = "score_matrices", "(L, L)"
+    return as_panels(panels, lambda s: len(s) == 2 and s[0] == s[1], what=what, expected=expected, fix=fix)
 
 
 def _placed(scores: Array, column: int) -> Any:
