@@ -1,10 +1,11 @@
-"""The counterfactuals of chapter 9: one factor changed at a time, and the map over three of them.
+"""The counterfactuals of chapters 9 and 10: one factor changed at a time, and the map over three of them.
 
 python -m experiments.counterfactuals digits          fully-connected networks on the digits, every factor alone
 python -m experiments.counterfactuals rank            the number of classes once more, at twice the weight decay
 python -m experiments.counterfactuals map             alignment over weight decay, depth and skip
 python -m experiments.counterfactuals convolutional   the skip by degrees on convolutional networks
 python -m experiments.counterfactuals fashion_mnist   the main factors on Fashion-MNIST, which RESALIGN_DATA must hold
+python -m experiments.counterfactuals course          alignment on its way, up to four times the base's decay time
 
 Each writes ``results/counterfactuals_<name>.json``. RESALIGN_PROCESSES (2) networks are trained at a time; all are kept
 as every run is, so that an interrupted command goes on where it was.
@@ -13,15 +14,21 @@ as every run is, so that an interrupted command goes on where it was.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import resalign_utils as ra
+from resalign_utils.runs import CHECKPOINT, Recipe, get_or_make, read_json, write_json
+from resalign_utils.training import learning_rate
 
-from ._record import Row, record, rounded, seeded, swept
+from ._record import Row, made_with, record, rounded, seeded, swept
 
 Setting = tuple[Row, ra.RunConfig]
 
@@ -81,6 +88,123 @@ def grid() -> list[Row]:
         )
     ]
     return swept(settings, cell)
+
+
+def followed() -> list[Row]:
+    """Does alignment stay once decay has brought it? Its course over the decay time S, five seeds.
+
+    Written before it was measured. Rows of three seeds hint at a fall: alignment 0.75 after 400 epochs, 0.68 after 800.
+    Here are 8 and 16 blocks at a weight decay of 0.01 and 0.02, 420 epochs, so that S ends near 10 and near 20.
+
+    - *It falls*, where in each of the five seeds the last alignment is below the highest one before by 0.02 or more.
+    - *Blocks leave*, where in each seed fewer blocks go together (:func:`together`) at the end than at the most before.
+    - *The first ones leave*, where from the time of the highest mean alignment to the end, in each seed, the mean
+      coupling with all others falls by more in the first quarter of the blocks than in the last one.
+    - *S decides*, where the two decays, at the same S and so at different learning rates, differ by less than 0.1.
+    """
+    start, rows = time.perf_counter(), []
+    for labels, config in courses():
+        rows.append(labels | follow(config))
+        passed, seed = time.perf_counter() - start, config.train.seed
+        print(f"{len(rows)} {passed:.0f} s | {labels} seed {seed} | {rows[-1]['alignment']}", flush=True)
+    return rows
+
+
+TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 18.0, 20.0)
+TOGETHER = 0.5
+
+
+def courses() -> list[Setting]:
+    """What is followed: depth and weight decay, five seeds each."""
+    return [
+        setting
+        for decay in (2e-2, 1e-2)
+        for depth in (8, 16)
+        for setting in seeded(
+            {"blocks": depth, "weight_decay": decay},
+            changed(BASE, model={"depth": depth}, train={"epochs": 420, "weight_decay": decay}),
+            range(5),
+        )
+    ]
+
+
+def decay_times(config: ra.RunConfig, images: int = IMAGES) -> list[float]:
+    """S after each epoch, 0 first: weight decay times the sum of the learning rates of all steps, over 1 − momentum."""
+    train = config.train
+    steps = -(-images // train.batch_size)
+    total = train.epochs * steps
+    rates = (learning_rate(train, (step + 0.5) / total) for step in range(total))
+    sums = [0.0, *accumulate(rates)][::steps]
+    return [train.weight_decay * value / (1 - train.momentum) for value in sums]
+
+
+def epochs_at(times: Sequence[float], config: ra.RunConfig) -> list[int]:
+    """The epochs after which S is nearest to each of these times, as far as the training goes."""
+    passed = decay_times(config)
+    within = [at for at in times if at <= passed[-1] + 0.01]
+    return [min(range(len(passed)), key=lambda epoch: abs(passed[epoch] - at)) for at in within]
+
+
+def follow(config: ra.RunConfig) -> Row:
+    """The row of one course; it is kept, and an interrupted one goes on from its last checkpoint."""
+    data = ra.load_data(**asdict(config.data))
+    epochs = epochs_at(TIMES, config)
+    recipe = Recipe(
+        name=f"course-{config.data.name}-{config.model.depth}",
+        config=asdict(config) | {"epochs": epochs, "measured": 1},
+        stages=("data", "models", "training"),
+        files=("history.json",),
+    )
+
+    def make(folder: Path) -> None:
+        model = ra.build_model(config.model, data, seed=config.train.seed)
+        monitor = ra.Monitor("course", on_the_way, epochs=tuple(epochs))
+        kept = ra.Checkpoint(folder / CHECKPOINT, every=50)
+        write_json(
+            folder / "history.json", asdict(ra.train(model, data, config.train, monitors=[monitor], checkpoint=kept))
+        )
+
+    kept = get_or_make(recipe, make, data=data)
+    history = ra.History(**read_json(kept.folder / "history.json"))
+    measured = [value for _, value in history.monitors["course"]]
+    passed = decay_times(config)
+    row: Row = {"config": asdict(config), "seed": config.train.seed, "epochs": epochs}
+    row |= {"decay_times": [round(passed[epoch], 4) for epoch in epochs], "seconds": kept.provenance["seconds"]}
+    for name in ("train_accuracy", "test_accuracy"):
+        row[name] = [round(getattr(history, name)[epoch - 1], 5) if epoch else None for epoch in epochs]
+    row |= {name: [value[name] for value in measured] for name in measured[0]}
+    return row | {"provenance": made_with(kept.provenance)}
+
+
+def on_the_way(model: nn.Module, data: ra.ImageData) -> Row:
+    """What is measured of a network in training, at five test images of each class; couplings to two decimals."""
+    x, _ = data.sample(5)
+    report = ra.measure_alignment(model, x)
+    coupling = report.coupling.mean(0)
+    return {name: summarised(report)[name] for name in ("alignment", "line_shape_score", "step_cv", "rank_drop")} | {
+        "together": together(coupling),
+        "coupling": [[round(value, 2) for value in line] for line in coupling.tolist()],
+        "top_singular_values": rounded(report.singular_values[..., 0].mean(0), 3),
+    }
+
+
+def together(coupling: Tensor, least: float = TOGETHER) -> int:
+    """Largest number of consecutive blocks of which each two have a coupling of at least ``least``, both ways' mean.
+
+    Args:
+        coupling: (L, L), the mean over inputs.
+        least: of the coupling.
+    """
+    near = (coupling + coupling.T) / 2 >= least
+    near.fill_diagonal_(True)
+    count = len(near)
+    runs = (
+        stop - start
+        for start in range(count)
+        for stop in range(start + 1, count + 1)
+        if near[start:stop, start:stop].all()
+    )
+    return max(runs)
 
 
 def changed(config: ra.RunConfig, *, model: Row | None = None, train: Row | None = None) -> ra.RunConfig:
@@ -250,6 +374,7 @@ if __name__ == "__main__":
         "map": grid,
         "convolutional": convolutional,
         "fashion_mnist": fashion_mnist,
+        "course": followed,
     }
     for part in sys.argv[1:] or PARTS:
         record(f"counterfactuals_{part}", f"python -m experiments.counterfactuals {part}", PARTS[part]())

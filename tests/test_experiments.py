@@ -79,6 +79,39 @@ def test_levels_marked_as_base_are_the_base():
     assert {replace(config, train=replace(config.train, seed=0)) for config in marked} == set(same)
 
 
+def test_the_base_ends_at_the_decay_time_that_is_said():
+    times = counterfactuals.decay_times(BASE)
+    assert len(times) == 201
+    assert times[0] == 0
+    assert times[-1] == pytest.approx(4.8, abs=0.01)
+    assert times[20] == pytest.approx(0.01 * 0.4 * 12 * 20 / 2)  # the warm-up, a straight line from zero
+    momentum = changed(BASE, train={"lr": 0.04, "momentum": 0.9})
+    assert counterfactuals.decay_times(momentum) == pytest.approx(times)
+    assert counterfactuals.epochs_at((0.0, 0.48, 4.8, 9.0), BASE) == [0, 20, 200]
+
+
+@pytest.mark.parametrize("blocks", [range(2), range(1, 4), range(4, 9), range(9)])
+def test_blocks_go_together_where_each_two_are_coupled(blocks):
+    coupling = torch.eye(9)
+    coupling[blocks.start : blocks.stop, blocks.start : blocks.stop] = 0.6
+    coupling[0, 8] = 0.9  # coupled one way only
+    assert counterfactuals.together(coupling) == len(blocks)
+    coupling[blocks.start, blocks.stop - 1] = 0.3  # the mean of both ways is below one half
+    coupling[blocks.stop - 1, blocks.start] = 0.6
+    assert counterfactuals.together(coupling) == len(blocks) - 1
+
+
+def test_recorded_courses_are_what_the_program_lists():
+    settings, frame = counterfactuals.courses(), ra.recorded("counterfactuals_course")
+    assert len(settings) == len(frame)
+    for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
+        assert {key: row[key] for key in labels} == labels
+        assert row["config"] == as_json(asdict(config))
+        assert row["epochs"] == counterfactuals.epochs_at(counterfactuals.TIMES, config)
+        assert len(row["coupling"]) == len(row["alignment"]) == len(row["epochs"])
+        assert frame.attrs["provenances"][row["provenance"]]["data"]
+
+
 def test_unbalanced_sets_are_as_large_as_their_twins(monkeypatch):
     settings = listed(small_and_unbalanced, "everything", monkeypatch)
     sizes = {}
