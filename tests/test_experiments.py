@@ -37,6 +37,7 @@ def listed(program, part, monkeypatch):
         (counterfactuals, "fashion_mnist", "counterfactuals_fashion_mnist"),
         (collapse, "convolutional", "collapse_convolutional"),
         (collapse, "decays", "collapse_decays"),
+        (counterfactuals, "exercises", "counterfactuals_exercises"),
         (small_and_unbalanced, "everything", "small_and_unbalanced"),
         (small_and_unbalanced, "batches", "small_and_unbalanced_batches"),
         (small_and_unbalanced, "exercises", "small_and_unbalanced_exercises"),
