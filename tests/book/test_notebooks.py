@@ -81,6 +81,19 @@ def test_every_notebook_is_in_the_contents_and_the_other_way_round():
     assert written == {name for name in toc_files() if name.startswith("notebooks/")}
 
 
+def numbering(names):
+    """The numbers of the chapters among these pages, and those of the appendices (A1, A2, …), in their order."""
+    stems = [name.removeprefix("notebooks/").split("_")[0] for name in names if name.startswith("notebooks/")]
+    return [stem for stem in stems if stem.isdigit()], [stem for stem in stems if not stem.isdigit()]
+
+
+def test_chapters_count_up_in_their_order_without_a_gap():
+    chapters, appendices = numbering(toc_files())
+    assert chapters == [f"{number:02}" for number in range(1, len(chapters) + 1)]
+    assert appendices == [f"A{number}" for number in range(1, len(appendices) + 1)]
+    assert numbering(["book/intro", "notebooks/03_a", "notebooks/01_b", "notebooks/A1_c"]) == (["03", "01"], ["A1"])
+
+
 NUMBERED_LINK = re.compile(
     r"(?:\[(?:\w+ )?|\{doc\}`(?:\w+ )?)(\d+|[A-Z])(?:\]\(| <)(?:\.\./)?(?:notebooks/)?(\d\d|[A-Z]\d)_\w+"
 )
