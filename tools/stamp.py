@@ -80,7 +80,7 @@ def _scale(root: Path) -> str:
             chapters.append(str(int(head)))
         elif re.fullmatch(r"A\d", head):
             appendices.append("ABCDEFGHI"[int(head[1]) - 1])
-    names = [f"chapters {_listed(chapters)}"] if chapters else []
+    names = [f"chapter{'s' * (len(chapters) > 1)} {_listed(chapters)}"] if chapters else []
     names += [f"{'appendix' if len(appendices) == 1 else 'appendices'} {_listed(appendices)}"] if appendices else []
     return f"`scale` is offered by {'; '.join(names)}; by no other.\n" if names else "No chapter offers `scale`.\n"
 

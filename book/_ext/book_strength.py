@@ -22,7 +22,7 @@ KINDS = {
 }
 SEEDS = re.compile(r"(\d+) seeds?")
 SCALES = {
-    "digits": "8 × 8 images, networks of up to some ten thousand weights a block",
+    "digits": "8 × 8 images, small networks",
     "Fashion-MNIST": "28 × 28 images, small networks",
     "published": "networks that others trained and published",
 }

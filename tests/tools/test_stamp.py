@@ -89,4 +89,4 @@ def test_what_is_no_address_is_refused(clone, address):
 
 def test_chapters_with_a_scale_are_those_whose_code_sets_it(clone):
     stamp.stamp(clone)
-    assert "`scale` is offered by chapters 2; by no other." in texts(clone)["README.md"]
+    assert "`scale` is offered by chapter 2; by no other." in texts(clone)["README.md"]
