@@ -208,6 +208,40 @@ def test_the_first_page_shows_its_results_on_a_phone(visit):
     assert 0 < heading.bounding_box()["x"] + heading.bounding_box()["width"] <= 390
 
 
+def test_the_first_page_begins_with_its_film_and_has_four_doors(visit):
+    page = visit(PAGES[0])
+    after_title = "() => document.querySelector('.bd-article h1').nextElementSibling.className"
+    assert "chapter-figure" in page.evaluate(after_title), "something stands before the figure"
+    film = page.locator(".chapter-figure")
+    assert film.locator("input[type=range]").count() == film.locator("button", has_text="Play").count() == 1
+    doors = page.evaluate("() => [...document.querySelectorAll('.doors .sd-card a')].map(a => a.getAttribute('href'))")
+    assert [door.rsplit("/", 1)[-1] for door in doors] == [
+        "#ten-minutes",
+        "01_residual_networks.html",
+        "install.html",
+        "guide.html",
+    ]
+
+
+@pytest.mark.usefixtures("base")
+def test_pip_and_install_are_found_by_the_search():
+    index = (HTML / "searchindex.js").read_text(encoding="utf-8")
+    names = re.search(r'"?docnames"?:(\[.*?\])', index)[1]
+    number = [name.strip('"') for name in names.strip("[]").split(",")].index("book/install")
+    for word in ("pip", "instal"):  # as the search stems it
+        found = re.search(rf'[{{,]"?{word}"?:(\[[\d,]*\]|\d+)', index)[1]
+        assert str(number) in re.findall(r"\d+", found), word
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+def test_a_chapter_has_its_card_and_its_citation(name):
+    html = (HTML / name).read_text(encoding="utf-8")
+    assert html.count("chapter-card") == 1
+    assert html.index("<h1>") < html.index("chapter-card") < html.index("<h2>")
+    assert "Cite this chapter" in html
+
+
 def test_numbers_in_tables_stand_to_the_right(visit):
     page = visit("notebooks/16_linearization.html")
     cells = page.evaluate("""() => [...document.querySelectorAll('.cell_output table.table td')].map(e =>

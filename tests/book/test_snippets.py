@@ -15,7 +15,14 @@ def snippets(page):
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("README.md", 3), ("book/your_model.md", 4), ("book/by_hand.md", 5), ("book/limits.md", 1)]
+    ("page", "least"),
+    [
+        ("README.md", 3),
+        ("book/install.md", 1),
+        ("book/your_model.md", 4),
+        ("book/by_hand.md", 5),
+        ("book/limits.md", 1),
+    ],
 )
 def test_snippets_run_in_order(page, least, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where they may write
