@@ -146,8 +146,8 @@ def tried(mutant: Mutant, root: Path, cache: Path) -> Row:
     file = root / "resalign_utils" / mutant.file
     whole, start = file.read_text(encoding="utf-8"), time.perf_counter()
     file.write_text(broken(mutant, whole), encoding="utf-8")
-    spoiled = root / "spoiled-cache"  # whatever a broken package keeps
-    shutil.copytree(cache, spoiled, dirs_exist_ok=True)
+    spoiled = root / "spoiled-cache"  # whatever a broken package keeps; kept runs are read, or replaced by new files
+    shutil.copytree(cache, spoiled, copy_function=os.link)
     asked = _by_notebook if mutant.by.endswith(".ipynb") else _by_tests
     try:
         found = asked(root, mutant.by, spoiled, None)

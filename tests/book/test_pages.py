@@ -56,7 +56,7 @@ TARGETS = """gd => {
 def test_page_is_small_and_has_no_raw_table(name):
     """A page beside the plotly.js that all pages share."""
     html = (HTML / name).read_bytes()
-    assert len(gzip.compress(html)) < 1_500_000
+    assert len(gzip.compress(html)) < pages.LIMITS["own_bytes"]
     assert html.count(b"book-plotly-data") == html.count(b"<noscript><p>This figure"), "a figure silent without scripts"
     prose = re.sub(r"<(pre|script)\b.*?</\1>", "", html.decode(), flags=re.S)
     assert not re.search(r"\|\s*:?(-{3,}|—+):?\s*\|", prose)  # Sphinx makes a long dash of three short ones

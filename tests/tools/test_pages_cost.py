@@ -34,7 +34,7 @@ def test_what_is_too_much_is_said():
     row = {"page": "a", "first_text_ms": 5, "first_figure_ms": None, "own_bytes": 10, "bytes": 20, "violations": 0}
     assert pages.over(row) == []
     assert pages.over(row | {"violations": 1, "own_bytes": 2_000_000}) == [
-        "own_bytes 2,000,000 > 1,500,000",
+        "own_bytes 2,000,000 > 600,000",
         "violations 1 > 0",
     ]
     assert pages.over(row | {"first_figure_ms": 40_000}) == ["first_figure_ms 40,000 > 30,000"]
