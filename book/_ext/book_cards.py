@@ -16,7 +16,7 @@ from typing import Any
 WORDS_A_MINUTE = 200  # of prose with formulas and figures; a usual rate for plain text is 240
 LINES = re.compile(r"^\*\*(Prerequisites|Time):\*\*[ \t]*(.+(?:\n(?!\n|\*\*|#|-).+)*)\n?", re.M)
 TITLE = re.compile(r"^# (.+)$", re.M)
-NOT_PROSE = re.compile(r"```.*?```|<details>.*?</details>|\$\$.*?\$\$|<[^>]+>|\]\([^)]*\)", re.S)
+NOT_PROSE = re.compile(r"```.*?```|<details>.*?</details>|\$\$.*?\$\$|</?[a-z][^<>\n]*>|\]\([^)]*\)", re.S)
 SCALE = re.compile(r'^scale = "(\w+)"', re.M)
 RECORDED = re.compile(r"\brecorded\(")
 TRAINED = re.compile(r"\b(?:load_or_train|over_seeds|train|build_model)\(")
@@ -28,6 +28,7 @@ def prose(notebook: dict[str, Any]) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             texts.append("".join(cell["source"]))
+        texts.append(cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption", ""))  # from book_captions
         shown = [] if "remove-cell" in cell["metadata"].get("tags", []) else cell.get("outputs", [])
         texts += ["".join(output.get("data", {}).get("text/markdown", "")) for output in shown]
     return NOT_PROSE.sub(" ", "\n\n".join(texts))

@@ -59,6 +59,10 @@ def test_reading_counts_prose_and_what_cells_tell_and_no_code():
     folded = text("<details><summary>Solution</summary>\n" + "word " * 900 + "</details>")
     assert book_cards.minutes_to_read({"cells": cells}) == 3
     assert book_cards.minutes_to_read({"cells": [*cells, folded]}) == 3
+    caption = code("fig.show()", mystnb={"figure": {"name": "fig-a", "caption": "word " * 200}})
+    smaller = text("where 2 < 3 " + "word " * 195 + "and 3 > 2")
+    assert book_cards.minutes_to_read({"cells": [*cells, caption]}) == 4
+    assert book_cards.minutes_to_read({"cells": [*cells, smaller]}) == 4
 
 
 @pytest.mark.parametrize(
