@@ -1,12 +1,10 @@
 """Neural Collapse beside Residual Alignment, for chapter 11: at the end of training, over training and over depth.
 
-python -m experiments.collapse networks        what the chapter compares, three seeds; one of the convolutional pair
-python -m experiments.collapse convolutional   the other two seeds of the convolutional pair
-python -m experiments.collapse decays          an exercise, one seed: the network without norm, decays in between
+python -m experiments.collapse networks   what the chapter compares, three seeds; one of the convolutional pair
+python -m experiments.collapse decays     an exercise, one seed: the network without norm, decays in between
 
-write ``results/collapse.json``, ``collapse_convolutional.json`` and ``collapse_decays.json``; without a name, all
-three. Trained networks are kept as every run is, so that an interrupted command goes on
-where it was. RESALIGN_PROCESSES (2) networks are trained at a time.
+write ``results/collapse.json`` and ``collapse_decays.json``; without a name, both. Trained networks are kept as every
+run is, so that an interrupted command goes on where it was. RESALIGN_PROCESSES (2) networks are trained at a time.
 """
 
 from __future__ import annotations
@@ -36,12 +34,6 @@ def everything() -> list[Row]:
     settings = {name: seeded({"name": name}, config, seeds[name]) for name, config in networks().items()}
     rows = swept(settings.pop("skips, L = 16"), measured_by_clock)
     return rows + swept([setting for several in settings.values() for setting in several], measured)
-
-
-def convolutional() -> list[Row]:
-    """Seeds 1 and 2 of the convolutional pair, measured as the first."""
-    pair = {name: config for name, config in networks().items() if config.model.kind == "conv"}
-    return swept([row for name, config in pair.items() for row in seeded({"name": name}, config, (1, 2))], measured)
 
 
 def decays() -> list[Row]:
@@ -167,7 +159,6 @@ def _rounded(value: float) -> Any:
 
 FILES: dict[str, tuple[str, Callable[[], list[Row]]]] = {
     "networks": ("collapse", everything),
-    "convolutional": ("collapse_convolutional", convolutional),
     "decays": ("collapse_decays", decays),
 }
 

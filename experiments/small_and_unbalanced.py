@@ -19,7 +19,12 @@ decides is the difference of alignment, five images less all, at batches of 25, 
 - the batch, if its interval holds zero, or the difference is less than half of that: then the chapter must not say
   that fewer images align more.
 
-The other two comparisons are reported beside it, whatever comes out.
+The other comparisons are reported beside it, whatever comes out. The one on the whole training set of 1,437 images in
+every step was not run: it takes more time than there was.
+
+The answer, added afterwards: the batch. At batches of 25 the difference is far less than half of 0.15. On all images
+alignment grows as batches get smaller, with five images a class it does not change. At batches of 50, which hold the
+whole set of the five, about half of the difference is left.
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ RATIOS = (1, 2, 10, 50)
 CLASSES, MINORITY = 10, 5
 LARGEST = 135  # images of a class of full size
 SEEDS = range(5)
-FEW_SEEDS = range(3)  # of the exercises
+EXERCISE_SEEDS = (0,)
 
 
 def everything() -> list[Row]:
@@ -58,7 +63,7 @@ def batches() -> list[Row]:
 
 
 def exercises() -> list[Row]:
-    """What the chapter's exercises ask for, with skips, three seeds each."""
+    """What the chapter's exercises ask for, with skips, one seed."""
     return swept(list(lopsided()), measured_beside_weighted) + swept(list(long_tail()), measured)
 
 
@@ -113,14 +118,14 @@ def lopsided() -> Iterator[Setting]:
     """The largest ratio, with skips, as in ``unbalanced``."""
     for labels, config in unbalanced():
         largest = labels["ratio"] == max(RATIOS) and labels["study"] == "unbalanced"
-        if largest and labels["skip"] and config.train.seed in FEW_SEEDS:
+        if largest and labels["skip"] and config.train.seed in EXERCISE_SEEDS:
             yield labels | {"study": "weighted"}, config
 
 
 def long_tail() -> Iterator[Setting]:
     """From 135 images down to 3 in a geometric sequence, over the classes in an order that the seed draws."""
     sizes = [round(LARGEST * max(RATIOS) ** (-place / (CLASSES - 1))) for place in range(CLASSES)]
-    for seed in FEW_SEEDS:
+    for seed in EXERCISE_SEEDS:
         counts = tuple(sizes[place] for place in np.random.default_rng(seed).permutation(CLASSES))
         yield {"study": "long tail", "ratio": max(RATIOS), "skip": True, "sizes": counts}, drawn(True, seed, counts)
 

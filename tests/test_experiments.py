@@ -35,7 +35,6 @@ def listed(program, part, monkeypatch):
         (counterfactuals, "grid", "counterfactuals_map"),
         (counterfactuals, "convolutional", "counterfactuals_convolutional"),
         (counterfactuals, "fashion_mnist", "counterfactuals_fashion_mnist"),
-        (collapse, "convolutional", "collapse_convolutional"),
         (collapse, "decays", "collapse_decays"),
         (counterfactuals, "exercises", "counterfactuals_exercises"),
         (small_and_unbalanced, "everything", "small_and_unbalanced"),
