@@ -1,8 +1,9 @@
-"""A model in which Residual Alignment must happen, and the two laws of depth between which its penalty decides.
+"""A model whose local minima are aligned, and the two laws of depth between which its penalty decides.
 
 Source of the name: Li & Papyan 2023, who prove that alignment occurs in an "Unconstrained Jacobians Model". Their exact
 statement was not available to us; the model here is **our reading** of it: the Residual Jacobians of a residual network
-are free matrices, everything else is linear. The proofs are on the book's page "Lemmas", and are ours.
+are free matrices, everything else is linear. The proofs are on the book's page "Lemmas", and are ours. They need a head
+whose rank is smaller than the dimension of the inputs, and say nothing of saddles.
 """
 
 from __future__ import annotations
@@ -74,27 +75,27 @@ class UnconstrainedJacobians:
 
 
 class DepthLaws(NamedTuple):
-    """Gains s_1..s_L (L,) with Π (1 + s_ℓ) = P: all equal, or such that all steps are equal."""
+    """Gains s_1..s_L (L,) with ∏ (1 + s_ℓ) = Π: all equal, or such that all steps are equal."""
 
     geometric: Tensor
     arithmetic: Tensor
 
 
 def depth_laws(product: float, depth: int) -> DepthLaws:
-    """The two ways to spend a total gain P over L blocks (book, lemma "the penalty decides the law"; ours).
+    """The two ways to spend a total gain Π over L blocks (book, lemma "the penalty decides the law"; ours).
 
-    ``geometric``: s_ℓ = P^{1/L} − 1, which makes Σ s_ℓ² least. ``arithmetic``: s_ℓ = 1/(ℓ − 1 + c) with c = L/(P − 1),
-    which makes the sum of the squared steps least. Both have mean ln P / L + O(1/L²).
+    ``geometric``: s_ℓ = Π^{1/L} − 1, which makes Σ s_ℓ² least. ``arithmetic``: s_ℓ = 1/(ℓ − 1 + c) with c = L/(Π − 1),
+    which makes the sum of the squared steps least. Both have mean ln Π / L + O(1/L²).
 
     Args:
-        product: P > 1.
+        product: Π > 1.
         depth: L.
 
     Raises:
-        ValueError: P ≤ 1 or L < 1.
+        ValueError: Π ≤ 1 or L < 1.
     """
     if not 1 < product < math.inf or depth < 1:
-        raise ValueError(f"The laws need a product P > 1 and a depth L ≥ 1; got P = {product!r}, L = {depth!r}.")
+        raise ValueError(f"The laws need a product above 1 and a depth of at least 1; got {product!r} and {depth!r}.")
     block = torch.arange(depth, dtype=torch.float64)
     return DepthLaws(torch.full_like(block, math.expm1(math.log(product) / depth)), 1 / (block + depth / (product - 1)))
 
