@@ -47,7 +47,7 @@ def way_covered(shares: Mapping[str, Tensor], *, start: int | None = None, heigh
     add_frames(figure, moving, layouts, first=str(first), step="block")
     names = [as_html(wrapped(name, 16)) for name in arrays]
     every = np.concatenate([array.mean(0) for array in arrays.values()])
-    ends = [min(-0.05, float(every.min()) - 0.05), max(1.15, float(every.max()) + 0.1)]
+    ends = [min(0.0, float(every.min())) - 0.32, max(1.0, float(every.max())) + 0.32]  # room for the numbers
     ticks = {"tickvals": [0, 0.25, 0.5, 0.75, 1], "ticktext": ["0", "¼", "½", "¾", "1"]}
     figure.update_xaxes(title_text="share of the way from the first to the last state", range=ends, **ticks)
     figure.update_yaxes(tickvals=[*range(len(names))], ticktext=names, range=[len(names) - 0.4, -0.7], showgrid=False)
