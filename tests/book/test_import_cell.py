@@ -34,5 +34,7 @@ def test_without_an_address_it_says_what_to_do(monkeypatch):
 
     source = import_cell(toc_notebooks()[0]).replace("%pip", "raise AssertionError  #")
     monkeypatch.setattr(builtins, "__import__", without_the_package)
-    with pytest.raises(ModuleNotFoundError, match=r"run `make book` once .* set `repository` above"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"`pip install .`, or run `make book` .* set `repository` above to the address"
+    ):
         exec(source, {})
