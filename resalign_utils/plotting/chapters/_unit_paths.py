@@ -100,11 +100,11 @@ def _path(name: str, grid: NDArray[np.int64], path: Sequence[int], dash: str) ->
         raise ValueError(f"{_WHAT}: a path of {name!r} must be {has}; got {path!r:.80}.")
     length = int(grid[np.arange(len(grid)), places].sum())
     return go.Scatter(
-        x=small([*range(1, len(grid) + 1), len(grid) + 0.7]),
-        y=small([*places + 1, places[-1] + 1]),
+        x=small([*range(1, len(grid) + 1), np.nan, len(grid) + 0.4]),  # a gap, lest a dash be read as a minus
+        y=small([*places + 1, np.nan, places[-1] + 1]),
         mode="lines+text",
         line={"color": INK, "width": 1.6, "dash": dash},
-        text=[""] * len(grid) + [str(length)],
+        text=[""] * (len(grid) + 1) + [str(length)],
         textposition="middle right",
         textfont={"size": 15, "color": INK},
         showlegend=False,
