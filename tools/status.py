@@ -55,16 +55,14 @@ def table(rows: list[Row], cells: Cells) -> str:
 
 
 def made_with(rows: list[Row]) -> str:
-    """When and with what rows were made, in a sentence each."""
-    known: list[Row] = []
-    for row in rows:
-        made = row["provenance"] | {"date": row["provenance"]["date"][:10]}
-        known += [] if made in known else [made]
-    return " ".join(
-        f"{made['date']}, {', '.join(f'{name} {number}' for name, number in made['versions'].items())}, "
-        f"{made['device']}, commit {made['git'][:10]}{' with changes' if made['git'].endswith('+changes') else ''}."
-        for made in known
-    )
+    """When and with what rows were made: a sentence for each day and set of versions, with its commits."""
+    known: dict[str, list[str]] = {}
+    for made in (row["provenance"] for row in rows):
+        versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        commit = f"{made['git'][:10]}{' with changes' if made['git'].endswith('+changes') else ''}"
+        commits = known.setdefault(f"{made['date'][:10]}, {versions}, {made['device']}", [])
+        commits += [] if commit in commits else [commit]
+    return " ".join(f"{what}, commit {', '.join(commits)}." for what, commits in known.items())
 
 
 def numbers(cells: list[int]) -> str:
@@ -89,15 +87,21 @@ def of_chapters(rows: list[Row]) -> str:
     return f"{table(rows, cells)}\n\nTogether {total / 60:.0f} minutes of two processes. {made_with(rows)}"
 
 
+def noticed(row: Row) -> str:
+    """Who noticed a fault, short enough for a phone; the record has the name of the test."""
+    if not row["caught"]:
+        return f"**nobody**; asked was {Path(row['by']).stem}"
+    place = Path(row["by"])
+    return f"{place.stem}, {row['found']}" if place.suffix == ".ipynb" else f"tests of {place.parent.name}"
+
+
 def of_mutants(rows: list[Row]) -> str:
     """The table of faults."""
     if not rows:
         return "No fault was tried."
     cells: Cells = {
         "fault": lambda row: row["mutant"],
-        "file": lambda row: f"`{row['file']}`",
-        "asked": lambda row: f"`{row['by']}`",
-        "noticed by": lambda row: f"`{row['found']}`" if row["caught"] else "**nobody**",
+        "noticed by": noticed,
         "seconds": lambda row: f"{row['seconds']:.0f}",
     }
     return f"{table(rows, cells)}\n\n{sum(row['caught'] for row in rows)} of {len(rows)} noticed. {made_with(rows)}"

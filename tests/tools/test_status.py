@@ -82,16 +82,16 @@ def test_tables_say_what_failed():
     text = status.of_chapters([row | {"provenance": MADE}])
     assert "| 02_two | 90 | 2 | 1 | 0 | 3 | 2 |" in text
     assert text.endswith("Together 2 minutes of two processes. 2026-11-27, python 3.12, cpu, commit aaaaaaaaaa.")
-    fault = {
-        "mutant": "m",
-        "file": "f.py",
-        "by": "t.py",
-        "found": None,
-        "caught": False,
-        "seconds": 3,
-        "provenance": MADE,
-    }
-    assert "| m | `f.py` | `t.py` | **nobody** | 3 |\n\n0 of 1 noticed." in status.of_mutants([fault])
+    fault = {"mutant": "m", "file": "f.py", "by": "tests/svd/test_svd.py", "found": None, "caught": False, "seconds": 3}
+    rows = [
+        fault | {"provenance": MADE},
+        fault | {"found": "test_x", "caught": True, "provenance": MADE | {"git": "b"}},
+    ]
+    text = status.of_mutants(rows)
+    assert "| m | **nobody**; asked was test_svd | 3 |\n| m | tests of svd | 3 |\n\n1 of 2 noticed." in text
+    assert text.endswith("cpu, commit aaaaaaaaaa, b.")
+    cell = fault | {"by": "notebooks/03_x.ipynb", "found": "cell 9", "caught": True}
+    assert status.noticed(cell) == "03_x, cell 9"
 
 
 def test_the_table_of_machines_says_what_was_not_run():
