@@ -201,6 +201,8 @@ def assert_prints_whole(page):
     page.set_viewport_size({"width": pdf.WIDTH, "height": 1200})
     page.evaluate("document.querySelectorAll('.bd-article details').forEach(details => { details.open = true; })")
     assert not page.evaluate(pdf.CLIPPED), "on paper this would be cut"
+    kinds = page.evaluate("[...document.querySelectorAll('span.math')].map(e => getComputedStyle(e).display)")
+    assert "block" not in kinds, "on paper a formula would leave its line"
 
 
 def test_the_first_page_shows_its_results_on_a_phone(visit):
