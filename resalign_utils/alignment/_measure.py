@@ -25,7 +25,7 @@ from ._scores import (
     rank_of,
     trajectory_scores,
 )
-from ._svd import open_and_decompose, smallest_shape, split
+from ._svd import method_for, open_and_decompose, smallest_shape, split
 
 FEW_CLASSES = 20  # up to so many, σ_{C+1} is computed without being asked for
 DEAD = 1e-3  # of the median over blocks: a σ_1 below it
@@ -111,9 +111,7 @@ def measure_path(
     after_block: Callable[[], None] = lambda: None,
 ) -> AlignmentReport:
     """The report of a trace, see :func:`measure_alignment`; ``positions`` (n,) are of tokens, if any."""
-    side = min(smallest_shape(path.residuals))
-    k = min(classes or 10, 10, side) if k is None else check_rank(k, (side, side))
-    rank = _default_rank(k, classes, side) if rank is None else _checked_rank(rank, k, side)
+    k, rank, side = _sizes(path, k, rank, classes)
     parts = [
         _measure_jacobians(part, k, rank, options, first, after_block)
         for first, part in split(path.residuals, rank, options)
@@ -235,6 +233,19 @@ def _missing(classes: int | None, rank: int, side: int, known: bool) -> dict[str
         f"measure_alignment(..., rank={min(side, classes + 1)})."
     )
     return {"rank_drop": said} if classes == rank else {"rank_drop": said, "rank_energy": said}
+
+
+def all_formed(path: Trace, k: int | None, classes: int | None) -> bool:
+    """Whether every Jacobian of a trace is so small that :func:`measure_path` forms it, if the method is "auto"."""
+    _, rank, _ = _sizes(path, k, None, classes)
+    return all(method_for(residual, rank, SVDOptions("auto")) == "dense" for residual in path.residuals)
+
+
+def _sizes(path: Trace, k: int | None, rank: int | None, classes: int | None) -> tuple[int, int, int]:
+    """The numbers of vectors and of values that are asked for, and how many values the smallest block has."""
+    side = min(smallest_shape(path.residuals))
+    k = min(classes or 10, 10, side) if k is None else check_rank(k, (side, side))
+    return k, _default_rank(k, classes, side) if rank is None else _checked_rank(rank, k, side), side
 
 
 def _default_rank(k: int, classes: int | None, side: int) -> int:

@@ -34,6 +34,7 @@ from ._settings import settings_of
 from ._verdicts import verdicts_of
 
 PER_CLASS = 10  # inputs taken of an ImageData
+TIGHT, LOOSE = 1e-4, 1e-2  # tol where Jacobians are formed, and where products are counted
 SHARE = 0.4  # of the budget, after which no block is cut any more: the rest is for triplets
 
 
@@ -49,7 +50,7 @@ def diagnose(
     whole: bool = False,
     tokens: Tokens | None = "auto",
     k: int | None = None,
-    tol: float = 1e-2,
+    tol: float | None = None,
     recipe: TrainingRecipe | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -76,7 +77,9 @@ def diagnose(
         tokens: of transformers, the positions that are measured, as in :func:`measure_alignment`; without effect where
             states are no sequences.
         k: number of singular vectors compared; min(C, 10) if not given.
-        tol: residual of singular triplets, relative to σ₁.
+        tol: residual of singular triplets, relative to σ₁, and the share of σ₁ up to which a singular value's vectors
+            count as noise, as in :func:`measure_alignment`. If not given, 1e-4, as there, where all Jacobians are small
+            enough to be formed, which makes it free, and 1e-2 where some are solved by products.
         recipe: of the training, for its decay time.
         seed: of the twin's weights and of the solver's random vectors.
         progress: whether bars are shown.
@@ -118,6 +121,7 @@ def diagnose(
         notes.append("Blocks were measured token by token: the output at one position by the input there, see tokens=.")
     if table.note:
         notes.append(table.note)
+    tol = (TIGHT if mine.formed(k) else LOOSE) if tol is None else tol
     with clock.stage("untrained twin"):
         other, note = twins_of(model, inputs, null, seed, subject.tokens, wanted, whole=whole)
     if (outputs := _outputs(model, inputs)) > 1:

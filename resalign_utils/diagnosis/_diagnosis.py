@@ -143,7 +143,7 @@ class Diagnosis:
             "dead": self._dead(),
             "divergence_without_branch": self.worth.divergence.tolist(),
             "changed_without_branch": self.worth.changed.tolist(),
-            "accuracy_without_branch": self.worth.accuracy.tolist(),
+            "accuracy_change_without_branch": self.worth.accuracy.tolist(),
             "divergence_without_skip": self.worth.without_skip.tolist(),
         }
         index = pd.RangeIndex(1, len(self.blocks) + 1, name="block")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..alignment import AlignmentReport, measure_path
+from ..alignment import AlignmentReport, all_formed, measure_path
 from ..residuals import Inputs, Tokens, Trace, at_tokens, trace
 from ..svd import SVDOptions
 from ._diagnosis import Measured, join
@@ -66,6 +66,10 @@ class Subject:
             self._each = len(self._positions) // len(path.logits)
         self.screen = screen(self._path, self._each)
 
+    def formed(self, k: int | None) -> bool:
+        """Whether each block's Jacobian will be formed."""
+        return all_formed(self._path, k, self.classes)
+
     @property
     def blocks(self) -> int:
         return len(self._path.residuals)
@@ -93,6 +97,10 @@ class Measuring:
 
     def __init__(self, subjects: Sequence[Subject]) -> None:
         self.subjects, self._reports, self._draws = subjects, list[AlignmentReport](), list[int]()
+
+    def formed(self, k: int | None) -> bool:
+        """Whether the Jacobians of all blocks will be formed, and not known by their products alone."""
+        return all(subject.formed(k) for subject in self.subjects)
 
     @property
     def inputs(self) -> int:

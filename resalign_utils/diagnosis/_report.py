@@ -35,7 +35,7 @@ COLUMNS = {
     "dead": "Dead (share of inputs)",
     "divergence_without_branch": "Change without branch",
     "changed_without_branch": "Decisions changed",
-    "accuracy_without_branch": "Change of accuracy",
+    "accuracy_change_without_branch": "Change of accuracy",
     "divergence_without_skip": "Change without skip",
 }
 TEXTS = {"name", "shortcut", "outer"}

@@ -274,3 +274,16 @@ def test_where_the_budget_is_short_the_twin_is_measured_at_fewer_inputs(foreign,
     mine, twin = len(found.measured.alignment.alignment), len(found.null.alignment.alignment)
     assert 1 <= twin < mine < 12
     assert any(f"at {mine} of 12 inputs (of the untrained twin at {twin})" in note for note in found.notes)
+
+
+def test_where_jacobians_are_formed_the_scores_are_those_of_measure_alignment(foreign):
+    model, x, *_ = foreign
+    found, report = (
+        ra.diagnose(model, x[:3], null=None, budget="30s", progress=False),
+        ra.measure_alignment(model, x[:3]),
+    )
+    assert found.settings["tol"] == 1e-4
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.measured.alignment.alignment, report.alignment[order], rtol=1e-5, atol=1e-6)
+    tight = ra.diagnose(model, x[:3], null=None, tol=0.3, budget="30s", progress=False)
+    assert float((tight.measured.alignment.alignment - report.alignment[order]).abs().max()) > 0.01
