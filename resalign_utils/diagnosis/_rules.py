@@ -37,8 +37,8 @@ RULES = {
             "straightness",
             (2.0,),
             "Of the 444 recorded fully-connected networks that fit 99 % of their training images or more, none with a "
-            "line-shape score above 2 had an alignment above 0.19. Up to 2, the interval over inputs is compared with the "
-            "range in which one more untrained network would lie.",
+            "line-shape score above 2 had an alignment above 0.19. Up to 2, the interval over inputs is compared with "
+            "the range in which one more untrained network would lie.",
             "09_counterfactuals",
         ),
         Rule(

@@ -285,5 +285,5 @@ def test_where_jacobians_are_formed_the_scores_are_those_of_measure_alignment(fo
     assert found.settings["tol"] == 1e-4
     order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found.measured.alignment.alignment, report.alignment[order], rtol=1e-5, atol=1e-6)
-    tight = ra.diagnose(model, x[:3], null=None, tol=0.3, budget="30s", progress=False)
-    assert float((tight.measured.alignment.alignment - report.alignment[order]).abs().max()) > 0.01
+    rough = ra.diagnose(model, x[:3], null=None, tol=0.9, budget="30s", progress=False)
+    assert float((rough.measured.alignment.alignment - report.alignment[order]).abs().max()) > 0.01
