@@ -4,12 +4,14 @@
 * ``{opinion}`word` `` marks an advice that no number of the book supports.
 * ``{decay-time}`` is the calculator of the decay time, a form that needs no server; ``{decay-table}`` what was seen.
 * Pages that exist in both languages link to each other, and those in Japanese say so to browsers and screen readers.
+* On pages in Japanese the theme's own words are Japanese too, and short links such as 第13章 do not break.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +19,8 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from practice_numbers import decay_table, fitted_networks, numbers
-from practice_words import WORDS
+from practice_words import PERMALINK, THEME, WORDS
+from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 HERE = Path(__file__).resolve().parent
@@ -29,12 +32,24 @@ PAIRS = {  # English page: Japanese page
     "book/glossary": f"{JAPANESE}glossary",
 }
 MARK = "book-decay-time"
+SHORT_LINK = 8  # characters: no line breaks within
 SHEETS = ("book/guide", "book/checklist", f"{JAPANESE}guide", f"{JAPANESE}checklist")  # made to be printed
 
 
 def language(docname: str) -> str:
     """In which language a page is written."""
     return "ja" if docname.startswith(JAPANESE) else "en"
+
+
+def in_words_of(code: str, value: str) -> str:
+    """A number as a language writes it: in Japanese a range has the dash of that language."""
+    return re.sub(r"(?<=\d)–(?=\d)", "～", value) if code == "ja" else value
+
+
+def theme_word(text: str, **values: Any) -> str:
+    """What the theme says, in Japanese; as it is where practice_words.py has no word for it."""
+    word = THEME.get(text, text)
+    return word % values if values else word
 
 
 class Kept:
@@ -67,7 +82,8 @@ class Recorded(SphinxRole):
         if self.text not in values:
             message = f"No recorded number is called {self.text!r}; expected one of {', '.join(sorted(values))}."
             return [], [self.inliner.reporter.error(message, line=self.lineno)]
-        return [nodes.inline("", values[self.text], classes=["book-recorded"])], []
+        text = in_words_of(language(self.env.docname), values[self.text])
+        return [nodes.inline("", text, classes=["book-recorded"])], []
 
 
 class Opinion(SphinxRole):
@@ -152,6 +168,10 @@ def _doctree_read(app: Any, doctree: nodes.document) -> None:
     if language(app.env.docname) == "ja" or app.env.docname in SHEETS:
         for table in doctree.findall(nodes.table):
             table["classes"].append("book-words")
+    if language(app.env.docname) == "ja":
+        for link in doctree.findall(addnodes.pending_xref):
+            if len(link.astext()) <= SHORT_LINK:
+                link.children[0]["classes"].append("book-short")
     if app.env.docname.endswith("/checklist"):
         for items in doctree.findall(nodes.bullet_list):
             items["classes"].append("book-checklist")
@@ -173,6 +193,13 @@ def _page_context(app: Any, pagename: str, templatename: str, context: dict[str,
         app.add_css_file("sheet.css")
 
 
+def _japanese_theme(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Templates take their words from these two functions; the theme sets its own before."""
+    if language(pagename) == "ja":
+        context["translate"] = context["_"] = theme_word
+        context["body"] = context.get("body", "").replace(*PERMALINK)
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Sphinx calls this."""
     app.add_role("recorded", Recorded())
@@ -182,4 +209,5 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _config_inited)
     app.connect("doctree-read", _doctree_read)
     app.connect("html-page-context", _page_context)
+    app.connect("html-page-context", _japanese_theme, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

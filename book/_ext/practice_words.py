@@ -1,4 +1,4 @@
-"""The words of the calculator and of its table, in English and in Japanese."""
+"""The words of the calculator and of its table, in English and in Japanese, and the theme's words in Japanese."""
 
 from __future__ import annotations
 
@@ -54,3 +54,28 @@ WORDS: dict[str, dict[str, str]] = {
         "none": "–",
     },
 }
+
+# What the theme writes in English around the pages, in Japanese; what is not here stays as it is.
+THEME: dict[str, str] = {
+    "Skip to main content": "本文へ移動",
+    "Back to top": "ページの先頭へ",
+    "Contents": "目次",
+    "On this page": "目次",
+    "previous": "前へ",
+    "next": "次へ",
+    "previous page": "前のページ",
+    "next page": "次のページ",
+    "Search": "検索",
+    "Color mode": "配色",
+    "Light": "ライト",
+    "Dark": "ダーク",
+    "System Settings": "システム設定",
+    "Site navigation": "全体の目次",
+    "Section Navigation": "全体の目次",
+    "Version warning": "バージョンについての警告",
+    "Download this page": "このページをダウンロード",
+    "Download source file": "ソースファイルをダウンロード",
+    "Print to PDF": "PDF に印刷",
+    "Fullscreen mode": "全画面表示",
+}
+PERMALINK = ("Link to this heading", "この見出しへのリンク")

@@ -200,6 +200,33 @@ def test_each_page_leads_to_the_other_language(visit, english, japanese):
     assert seen.url.endswith(f"{english}.html")
 
 
+@pytest.mark.parametrize("name", sorted(book_practice.PAIRS.values()))
+def test_the_theme_speaks_the_language_of_its_page(visit, name):
+    seen = visit(f"{name}.html")
+    around = seen.locator("#pst-skip-link, #pst-back-to-top, .page-toc, .prev-next-subtitle, #jb-print-toc h2")
+    said = " ".join(around.all_text_contents())
+    assert "次へ" in said
+    assert "前へ" in said
+    assert not re.search(r"[A-Za-z]", re.sub(r"RA\d|[(（].*?[)）]", "", said)), said
+    titles = seen.locator(".bd-article .headerlink").evaluate_all("links => links.map((link) => link.title)")
+    assert set(titles) == {"この見出しへのリンク"}
+
+
+def test_japanese_words_of_a_wide_table_and_its_links_do_not_break(visit):
+    seen = visit("book/ja/guide.html", width=390)
+    assert set(seen.locator(".book-more").all_text_contents()) == {"スクロール →"}
+    assert set(visit("book/guide.html", width=390).locator(".book-more").all_text_contents()) == {"scroll →"}
+    links = visit("book/ja/guide.html", width=390).locator(".bd-article a .book-short")
+    assert links.count() > 10
+    assert set(links.evaluate_all("all => all.map((link) => link.getClientRects().length)")) == {1}
+
+
+def test_a_range_has_the_dash_of_its_language():
+    assert book_practice.in_words_of("en", "60–68") == "60–68"
+    assert book_practice.in_words_of("ja", "60–68") == "60～68"
+    assert book_practice.in_words_of("ja", "–") == "–"
+
+
 def test_each_box_of_the_checklist_is_one_of_both_languages(visit):
     counts = [
         visit(f"book/{name}.html").locator("ul.book-checklist > li").count() for name in ("checklist", "ja/checklist")

@@ -4,6 +4,8 @@
   "use strict";
   const BOXES = ".bd-article :is(.pst-scrollable-table-container, .output.text_html, div.math)";
 
+  const SAID = document.documentElement.lang === "ja" ? "スクロール →" : "scroll →";
+
   // A formula scrolls beside its number.
   const scroller = (box) => box.querySelector(":scope > mjx-container") || box;
 
@@ -13,7 +15,7 @@
     if (wide && !words) {
       const made = document.createElement("span");
       made.className = "book-more";
-      made.textContent = "scroll →";
+      made.textContent = SAID;
       made.setAttribute("aria-hidden", "true"); // a screen reader reads all of it anyway
       box.before(made);
       moves.tabIndex = 0;
