@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..formatting import format_number
-from ._colours import CONDITION_COLOURS, GRID, faded
+from ._colours import CONDITION_COLOURS, GRID, INK
 from ._inputs import Numbers, as_array, small
-from ._theme import add_line, add_note, as_html, side_by_side, wrapped
+from ._theme import add_line, as_html, side_by_side, wrapped
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _SHAPE = "row → ((seeds,), mean, low, high)"
+_BELOW = 0.24  # of a row: the seeds stand beside the interval, not on it
 
 
 def difference_dots(
     values: Mapping[str, tuple[Numbers, float, float, float]], *, x_label: str, height: int | None = None
 ) -> go.Figure:
-    """Draw a row a difference: a small dot per seed, a large one for the mean, a bar for its interval, and zero.
+    """Draw a row a difference: the mean as a dot on the bar of its 95 % interval, a ring below it a seed, and zero.
 
     Args:
         values: row → (differences of the seeds (seeds,), mean, lower end, upper end of the interval of the mean).
@@ -44,13 +45,11 @@ def difference_dots(
     figure.add_trace(
         go.Scatter(
             x=small(np.concatenate(seeds)),
-            y=small(np.repeat(places, [len(part) for part in seeds])),
+            y=small(np.repeat(places, [len(part) for part in seeds]) + _BELOW),
             mode="markers",
-            marker={"size": 5, "color": faded(colour, 0.45)},
+            marker={"size": 7, "symbol": "circle-open", "color": INK, "line": {"width": 1.4}},
             name="one seed",
-            legendgroup="mean",
-            showlegend=False,
-            hoverinfo="skip",
+            hovertemplate=f"one seed<br>{as_html(x_label)}: %{{x:.3~r}}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -68,8 +67,7 @@ def difference_dots(
                 "width": 4,
                 "color": colour,
             },
-            name="mean",
-            legendgroup="mean",
+            name="mean, 95 % interval",
             text=[
                 f"{as_html(name)}<br>{as_html(x_label)}: {format_number(m)}<br>from {format_number(a)} to "
                 f"{format_number(b)}"
@@ -81,8 +79,7 @@ def difference_dots(
     axis = {"tickvals": [*places], "ticktext": ticks, "range": [len(rows) - 0.4, -0.6]}
     figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **axis)
     figure.update_xaxes(title_text=as_html(x_label))
-    add_note(figure, "large: mean, 95 % interval; small: one seed")
-    return figure.update_layout(margin={"t": 24})
+    return figure.update_layout(margin={"t": 24}, showlegend=True)
 
 
 def _checked(values: object) -> dict[str, tuple[np.ndarray, float, float, float]]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+_GAP = 0.055  # between square panels: room for the ticks, since one title of the vertical axes serves all
+
+
 def coupling_grid(
     matrices: Tensor | Mapping[str, Tensor], *, symbol: str = "U_jᵀ J_i V_j", height: int | None = None
 ) -> go.Figure:
@@ -37,7 +40,7 @@ def coupling_grid(
     panels = matrices if isinstance(matrices, Mapping) else {"": matrices}
     said = {"expected": "(L, L, k, k)", "fix": "coupling_matrices(trace(model, x), k)[input] returns it."}
     arrays = as_panels(panels, lambda s: len(s) == 4 and s == (s[0], s[0], s[2], s[2]), what="coupling_grid", **said)
-    figure = side_by_side(list(arrays), height=height or _square_height(len(arrays)))
+    figure = side_by_side(list(arrays), height=height or _square_height(len(arrays)), gap=_GAP)
     for column, array in enumerate(arrays.values(), start=1):
         figure.add_trace(_matrices(array), row=1, col=column)
         count, k = array.shape[0], array.shape[2]
@@ -66,7 +69,7 @@ def score_matrix(panels: Mapping[str, Tensor], *, label: str = "coupling", heigh
     said = {"expected": "(L, L)", "fix": "Average over inputs first: report.coupling.mean(0)."}
     arrays = as_panels(panels, lambda s: len(s) == 2 and s[0] == s[1], what="score_matrix", **said)
     titles = [_mean_title(name, scores) for name, scores in arrays.items()]
-    figure = side_by_side(titles, height=height or _square_height(len(arrays)) + 15)
+    figure = side_by_side(titles, height=height or _square_height(len(arrays)) + 15, gap=_GAP)
     for column, scores in enumerate(arrays.values(), start=1):
         figure.add_trace(scores_trace(scores, label), row=1, col=column)
         step = -(-len(scores) // 10)  # at most ten ticks
@@ -127,8 +130,8 @@ def _mean_title(name: str, scores: Array) -> str:
 
 
 def _square_height(panels: int) -> int:
-    """Height of a figure of square panels on a page of 720 pixels, with the colour bar below."""
-    return min(350, 620 // panels) + 178
+    """Height of a figure of square panels on a page of 690 pixels, with the colour bar below."""
+    return min(350, round(615 * (1 - _GAP * (panels - 1)) / panels)) + 168
 
 
 def square_axes(figure: go.Figure, column: int, ticks: dict[str, Any], row: int = 1) -> None:
@@ -145,4 +148,4 @@ def colour_bar(figure: go.Figure, scale: str, low: float, title: str) -> None:
     """One colour bar for all panels, below them."""
     bar = {"title": {"text": title, "side": "bottom"}, "tickvals": [-1, -0.5, 0, 0.5, 1], "outlinewidth": 0.5}
     bar |= {"orientation": "h", "thickness": 12, "len": 0.8, "y": 0, "yref": "container", "yanchor": "bottom"}
-    figure.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": 1, "colorbar": bar}, margin={"b": 125})
+    figure.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": 1, "colorbar": bar}, margin={"b": 112})

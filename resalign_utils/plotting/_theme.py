@@ -72,15 +72,16 @@ def theme() -> go.layout.Template:
     )
 
 
-def side_by_side(titles: Sequence[str], *, height: int, scenes: bool = False) -> go.Figure:
-    """An empty figure with one panel a title, side by side; the book's pages stack them on a phone."""
+def side_by_side(titles: Sequence[str], *, height: int, scenes: bool = False, gap: float | None = None) -> go.Figure:
+    """An empty figure with one panel a title, ``gap`` apart (a share of the width); a phone's page stacks them."""
     from plotly.subplots import make_subplots
 
     count, several = len(titles), len(titles) > 1
     shown = [as_html(wrapped(title, max(16, 92 // count))) or " " for title in titles]
     specs = [[{"type": "scene"} if scenes else {} for _ in titles]]
-    gap = (0.02 if scenes else 0.26 / count) if several else 0
-    figure = make_subplots(1, count, subplot_titles=shown, specs=specs, horizontal_spacing=gap)
+    usual = 0.02 if scenes else 0.26 / count
+    apart = (usual if gap is None else gap) if several else 0
+    figure = make_subplots(1, count, subplot_titles=shown, specs=specs, horizontal_spacing=apart)
     lines = max(title.count("<br>") for title in shown) + any(titles)
     figure.update_layout(template=theme(), height=height, margin={"t": 24 + 18 * lines})
     figure.update_annotations(font={"size": 14}, yshift=4)
@@ -88,8 +89,8 @@ def side_by_side(titles: Sequence[str], *, height: int, scenes: bool = False) ->
 
 
 def add_note(figure: go.Figure, *notes: str) -> None:
-    """Small lines above the legend, which is below the panels; they move with it on a narrow page."""
-    figure.update_layout(showlegend=True, legend_title_text="<br>".join(wrapped(note, 46) for note in notes if note))
+    """A small line a note above the legend, which is below the panels; a narrow page breaks it where it has to."""
+    figure.update_layout(showlegend=True, legend_title_text="<br>".join(wrapped(note, 84) for note in notes if note))
 
 
 def add_line(

@@ -112,12 +112,17 @@ def test_differences_stand_with_their_intervals_against_zero():
     figure = plotting.difference_dots(GAINS, x_label="gain")
     assert figure.layout.yaxis.ticktext == (*GAINS,)
     assert figure.layout.yaxis.range[0] > 1 > 0 > figure.layout.yaxis.range[1]
-    means, seeds = named(figure, "mean"), named(figure, "one seed")
+    means, seeds = named(figure, "mean, 95 % interval"), named(figure, "one seed")
     close(means.x, [2, 0.5])
+    close(means.y, [0, 1])
     close(means.error_x.array, [2.5, 0.25])
     close(means.error_x.arrayminus, [2.5, 0.25])
     close(seeds.x, [1, 3, 2, 0, 1])
-    close(seeds.y, [0, 0, 0, 1, 1])
+    close([round(y) for y in seeds.y], [0, 0, 0, 1, 1])
+    assert all(abs(y - round(y)) > 0.2 for y in seeds.y)  # beside the interval, not on it
+    assert (seeds.marker.symbol, means.marker.symbol) == ("circle-open", None)
+    assert seeds.marker.color != means.marker.color
+    assert False not in (seeds.showlegend, means.showlegend)  # both are named in the legend
     assert [shape.x0 for shape in figure.layout.shapes] == [0]
     assert means.text[0] == "with − without<br>gain: 2<br>from −0.5 to 4.5"
 

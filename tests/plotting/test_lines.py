@@ -91,6 +91,11 @@ def test_bars_have_the_heights_given():
     assert figure.layout.barmode == "group"
 
 
+def test_bars_that_do_not_meet_stand_on_their_ticks():
+    apart = {"a": ([0, 1, 2], [0.5, 0.5, 1e-5]), "b": ([0, 1, 2], [0.0, 0.0, 1.0])}
+    assert plotting.bars(apart, x_label="length", y_label="share").layout.barmode == "overlay"
+
+
 def test_series_that_do_not_fit_are_refused():
     options = {"x_label": "x", "y_label": "y"}
     text = "series 'a' needs x (t,) and y (t,) or (repeats, t); got (2,) and (2, 3). Transpose y"

@@ -7,19 +7,31 @@ const bookPanels = (() => {
 
   const key = (id) => id.replace(/^([xy])/, "$1axis"); // "x2" -> "xaxis2"
 
-  // `text` broken at spaces so that no line is wider than `room`; tags have no width and are not broken.
+  // `text` broken at spaces so that no line is wider than `room`, in as few lines of about one width as that takes;
+  // tags have no width and are not broken.
   function wrap(text, size, room) {
     if (!text) return text;
     pen.font = `${/<b>/.test(text) ? "bold " : ""}${size}px Arial, "Liberation Sans", sans-serif`;
     const wide = (words) => pen.measureText(words.replace(/<[^>]*>/g, "")).width;
-    return String(text).split("<br>").map((line) => {
-      let done = "", now = "";
+    const filled = (line, limit) => {
+      const lines = [];
       for (const word of line.split(/ +(?![^<]*>)/)) {
-        if (now && wide(`${now} ${word}`) > room) [done, now] = [`${done}${now}<br>`, word];
-        else now = now ? `${now} ${word}` : word;
+        const longer = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+        if (lines.length && wide(longer) <= limit) lines[lines.length - 1] = longer;
+        else lines.push(word);
       }
-      return done + now;
-    }).join("<br>");
+      return lines;
+    };
+    const even = (line) => {
+      let lines = filled(line, room);
+      for (let limit = room - 4; lines.length > 1 && limit > 0; limit -= 4) {
+        const tried = filled(line, limit);
+        if (tried.length > lines.length || Math.max(...tried.map(wide)) > room) break;
+        lines = tried;
+      }
+      return lines.join("<br>");
+    };
+    return String(text).split("<br>").map(even).join("<br>");
   }
 
   function domain(layout, id) {

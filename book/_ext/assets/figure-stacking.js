@@ -176,14 +176,14 @@ const bookStacking = (() => {
   }
 
   // The legend lies below all panels, and as far from the figure's lower end as it did, or above a bar that came there.
-  function legendBelow(layout, oldTotal, bar) {
+  function legendBelow(layout, oldTotal, bar, width) {
     const legend = told(layout, "legend"), hangs = legend.yref === "container";
     if (!hangs && (legend.x ?? 1.02) <= 1 && (legend.y ?? 1) > 0) return; // inside a panel
     const offset = hangs && legend.y < 0.5 ? legend.y * oldTotal : 0;
     const upright = hangs && legend.orientation === "v";
     layout.legend = {
       ...layout.legend, orientation: upright ? "v" : "h",
-      title: { ...legend.title, text: wrap(legend.title?.text, 12, 180) },
+      title: { ...legend.title, text: wrap(legend.title?.text, legend.title?.font?.size || 12, width - 40) },
       x: 0.5, xanchor: "center", y: (offset + bar) / layout.height, yanchor: "bottom", yref: "container",
       // By the container Plotly takes an upright legend for one at the side, and leaves the panels no room.
       xref: upright ? "paper" : legend.xref || "paper",
@@ -255,7 +255,7 @@ const bookStacking = (() => {
     const bar = moveBars(copy, rows);
     layout.margin = { ...layout.margin, t: margin.t + over, b: margin.b + under };
     layout.height = Math.round(place.height + layout.margin.t + layout.margin.b);
-    legendBelow(layout, total, bar);
+    legendBelow(layout, total, bar, width);
     layout.height += legendRoom(copy);
     copy.panelsHeight = place.height;
     return copy;

@@ -119,7 +119,14 @@ def alignment_map(
     best = max(scores, key=scores.__getitem__)
     add_frames(figure, moving, layouts, first=best, step="cell", labels=[""] * len(placed))
     _panel_axes(figure, everywhere, maps, len(np.unique(classes)))
-    bar = {"title": "alignment", "thickness": 10, "outlinewidth": 0.5, "len": 0.5, "y": 1, "yanchor": "top"}
+    bar = {
+        "title": {"text": "alignment", "side": "right"},
+        "thickness": 10,
+        "outlinewidth": 0.5,
+        "len": 0.5,
+        "y": 1,
+        "yanchor": "top",
+    }
     figure.update_layout(coloraxis={"colorscale": "RdBu", "cmin": -1, "cmax": 1, "colorbar": bar})
     clipped = CLIPPED if any((cell.singular_values < FLOOR).any() for cell in everywhere) else ""
     notes = [f"✗ not trained, with its lowest train accuracy: below {_TRAINED}"] * (not all(map(_trained, everywhere)))

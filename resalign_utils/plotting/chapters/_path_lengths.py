@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def bars(series: Series, *, x_label: str, y_label: str, height: int = 380) -> go.Figure:
-    """Draw bars side by side, one colour a series.
+    """Draw bars, one colour a series: on their ticks, or side by side where two series have a bar at the same place.
+
+    A bar under 1/100 of the highest is none here.
 
     Args:
         series: name → (x (t,), y (t,) or (repeats, t)); the mean over repeats is drawn, with their deviation.
@@ -36,7 +38,15 @@ def bars(series: Series, *, x_label: str, y_label: str, height: int = 380) -> go
     figure.update_xaxes(title_text=as_html(x_label))
     figure.update_yaxes(title_text=as_html(y_label))
     add_note(figure)
-    return figure.update_layout(barmode="group", bargap=0.15, margin={"t": 24})
+    mode = "group" if _meet(list(lines.values())) else "overlay"
+    return figure.update_layout(barmode=mode, bargap=0.15, margin={"t": 24})
+
+
+def _meet(lines: list[Line]) -> bool:
+    """Whether two series have a bar that is seen at the same place."""
+    least = 0.01 * max(np.nanmax(np.abs(line.mean), initial=0) for line in lines)
+    places = [place for line in lines for place in line.x[np.abs(line.mean) > least]]
+    return len(places) > len(set(places))
 
 
 def path_lengths(laws: Mapping[str, Numbers | Sequence[Numbers]], *, height: int | None = None) -> go.Figure:
