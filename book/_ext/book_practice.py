@@ -20,7 +20,6 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from practice_numbers import decay_table, fitted_networks, numbers
 from practice_words import PERMALINK, THEME, WORDS
-from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 HERE = Path(__file__).resolve().parent
@@ -168,13 +167,17 @@ def _doctree_read(app: Any, doctree: nodes.document) -> None:
     if language(app.env.docname) == "ja" or app.env.docname in SHEETS:
         for table in doctree.findall(nodes.table):
             table["classes"].append("book-words")
-    if language(app.env.docname) == "ja":
-        for link in doctree.findall(addnodes.pending_xref):
-            if len(link.astext()) <= SHORT_LINK:
-                link.children[0]["classes"].append("book-short")
     if app.env.docname.endswith("/checklist"):
         for items in doctree.findall(nodes.bullet_list):
             items["classes"].append("book-checklist")
+
+
+def _doctree_resolved(app: Any, doctree: nodes.document, docname: str) -> None:
+    """Short links that do not break; only now, as a resolved link has new words within."""
+    if language(docname) == "ja":
+        for link in doctree.findall(nodes.reference):
+            if len(link.astext()) <= SHORT_LINK:
+                link["classes"].append("book-short")
 
 
 def _page_context(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -208,6 +211,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("decay-table", DecayTable)
     app.connect("config-inited", _config_inited)
     app.connect("doctree-read", _doctree_read)
+    app.connect("doctree-resolved", _doctree_resolved)
     app.connect("html-page-context", _page_context)
     app.connect("html-page-context", _japanese_theme, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
