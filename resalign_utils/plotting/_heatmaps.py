@@ -131,7 +131,7 @@ def _mean_title(name: str, scores: Array) -> str:
 
 def _square_height(panels: int) -> int:
     """Height of a figure of square panels on a page of 690 pixels, with the colour bar below."""
-    return min(350, round(615 * (1 - _GAP * (panels - 1)) / panels)) + 168
+    return min(350, 620 // panels) + 178  # with room for titles of two lines
 
 
 def square_axes(figure: go.Figure, column: int, ticks: dict[str, Any], row: int = 1) -> None:
