@@ -99,7 +99,7 @@ def test_the_figure_shows_the_differences_in_points(proof):
     figure = proof.figure()
     rows = [text.replace("<br>", " ") for text in figure.layout.yaxis.ticktext]
     assert rows == [f"{each.better} − {each.other}" for each in proof.differences]
-    means = next(trace for trace in figure.data if trace.name == "mean")
+    means = next(trace for trace in figure.data if trace.name == "mean, 95 % interval")
     np.testing.assert_allclose(means.x, [100 * each.mean for each in proof.differences], atol=1e-4)
     wanted = [100 * (each.high - each.mean) for each in proof.differences]
     np.testing.assert_allclose(means.error_x.array, wanted, atol=1e-4)
