@@ -228,6 +228,9 @@ def cost(root: Path) -> dict[str, str]:
         values[f"{way}-accuracy"] = f"{100 * accuracy[way].mean():.1f}"
         values[f"{way}-flops"] = _thousands(several, "folded_flops")
         values[f"{way}-parameters"] = _thousands(several, "folded_parameters")
+        (timed,) = (r for r in several if "folded_milliseconds" in r)
+        values[f"{way}-ms"] = f"{timed['folded_milliseconds']:.2f}"
+        values["timed-images"] = f"{timed['images']}"
         if way != "untouched":
             values[f"{way}-loss"] = points(accuracy[way] - accuracy["untouched"], 1)
     values["untouched-size"] = _thousands(digits["untouched"], "parameters")
