@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from experiments import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
+from experiments import _record, bridge, cifar, collapse, counterfactuals, linearization, small_and_unbalanced, theory
 from experiments.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 from resalign_utils.training import learning_rate
 
@@ -235,3 +235,27 @@ def test_post_trainings_are_kept_apart_by_all_that_decides_them(monkeypatch):
         monkeypatch.setitem(ra.runs.RECIPE_VERSIONS, stage, 99)
         keys.add(setting.recipe.key)
     assert len(keys) == 5
+
+
+def test_cifar_preset_has_the_decay_times_that_it_names():
+    listed = cifar.settings()
+    assert len(listed) == len({(str(labels), config.train.seed) for labels, config in listed}) == 72
+    for labels, config in listed:
+        assert counterfactuals.decay_times(config, cifar.IMAGES)[-1] == pytest.approx(labels["S"], rel=0.03)
+        assert config.model.depth == {"ResNet-20": 9, "ResNet-56": 27}[labels["network"]]
+    assert (
+        60 < cifar.hours("ResNet-56") * cifar.SUSTAINED * 3600 / (100 * 50_000) / 3 / 2 / 1e6 < 140
+    )  # 125 M mult-adds
+
+
+def test_cifar_preset_measures_stages(tmp_path):
+    run = ra.load_or_train(
+        ra.RunConfig("digits", ra.ResNetConfig(6, 4, "cifar"), ra.TrainConfig(epochs=1)), root=tmp_path
+    )
+    row = cifar.scores(run)
+    coupling = torch.tensor([[float("nan") if c is None else c for c in line] for line in row["coupling"]])
+    assert coupling.shape == (6, 6)
+    assert coupling[0, 2].isnan()
+    # the first block of a stage changes the shape of the state and is compared with no other
+    assert row["stages"][0] == pytest.approx(float((coupling[0, 1] + coupling[1, 0]) / 2), abs=2e-3)
+    assert row["stages"][1:] == [None, None]
