@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-NUMBER = re.compile(r"[\d\s.,+−\-–—±%×·→/()\[\]⁻⁰¹²³⁴⁵⁶⁷⁸⁹<>≤≥≈~e^]*(ms|s|GB|MB|kB|min|h)?")
+NUMBER = re.compile(r"[\d\s.,+−\-–—～±%×·→/()\[\]⁻⁰¹²³⁴⁵⁶⁷⁸⁹<>≤≥≈~e^]*(ms|s|GB|MB|kB|min|h)?")
 KEEP_TOGETHER = re.compile(r" (?=±)|(?<=±) ")
 
 
