@@ -213,6 +213,13 @@ def test_a_figure_follows_the_theme(visit):
     assert wait_until(page, lambda: target.evaluate(COLOURS) == light, 5000), "the light figure did not come back"
 
 
+@pytest.mark.parametrize(("ground", "shown"), [("#bdbdbd", "#bdbdbd"), ("#ffffff", "rgba(0,0,0,0)")])
+def test_a_heat_map_keeps_the_grey_of_what_has_no_value_in_the_dark(visit, ground, shown):
+    figure = go.Figure(go.Heatmap(z=[[1.0, None], [None, 0.5]]), layout={"plot_bgcolor": ground})
+    _, target = opened(visit, figure, theme="dark")
+    assert target.evaluate("gd => gd._fullLayout.plot_bgcolor") == shown
+
+
 def test_a_frame_stays_when_the_theme_is_switched(visit):
     page, figure = opened(visit, film())
     controls(figure, "input").focus()
