@@ -75,7 +75,8 @@ def condition_dots(
             figure.add_trace(_seeds(name, mine, style, as_html(x_label), repeat, tint=0.35 * (len(series) > 1)))
             figure.add_trace(_means(name, mine, style, as_html(x_label), repeat, log=log_x))
     rows = {"tickvals": [*range(len(ticks))], "ticktext": ticks, "range": [len(ticks) - 0.4, -0.6]}
-    figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **rows)
+    standoff = {"ticklabelstandoff": 6}  # a reference at the edge of the panel would run through the names of the rows
+    figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **rows, **standoff)
     figure.update_xaxes(title_text=as_html(x_label), **(log_axis([every]) if log_x else {}))
     add_note(figure, f"filled: mean ± 1 sd over {repeat}s, ring below it: one {repeat}")
     return figure.update_layout(margin={"t": 24})

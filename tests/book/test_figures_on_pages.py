@@ -5,6 +5,8 @@ import pytest
 from browsing import COLLISIONS, PALE, SIDE_BY_SIDE, STATE, click, controls, fits, press, tab_to, wait_until
 from plotly.subplots import make_subplots
 
+from resalign_utils.plotting import condition_dots
+
 SCRIPTS = ("plotly.min", "figure-theme", "figure-panels", "figure-stacking", "figure-controls", "book-plotly")
 INK = "#222222"
 
@@ -177,6 +179,13 @@ def test_each_stacked_panel_has_its_own_titles_and_ticks(visit):
     titles = [figure.locator(".annotation-text", has_text=letter).first.bounding_box()["y"] for letter in "abcdef"]
     top = figure.bounding_box()["y"]
     assert all(0 < panel - (title - top) < 40 for panel, title in zip(tops, titles, strict=True)), (tops, titles)
+
+
+def test_rows_with_names_keep_their_height_on_a_phone(visit):
+    figure = condition_dots({f"condition {n}": [n, n + 1] for n in range(19)}, x_label="alignment", height=700)
+    _, target = opened(visit, figure, width=390)
+    apart = target.evaluate("gd => gd._fullLayout.yaxis.d2p(0) - gd._fullLayout.yaxis.d2p(1)")
+    assert abs(apart) > 25, "a figure about as wide as high was taken for a square"
 
 
 COLOURS = """gd => {
