@@ -7,7 +7,16 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from experiments import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
+from experiments import (
+    _record,
+    bridge,
+    collapse,
+    counterfactuals,
+    linearization,
+    screening,
+    small_and_unbalanced,
+    theory,
+)
 from experiments.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 from resalign_utils.training import learning_rate
 
@@ -235,3 +244,23 @@ def test_post_trainings_are_kept_apart_by_all_that_decides_them(monkeypatch):
         monkeypatch.setitem(ra.runs.RECIPE_VERSIONS, stage, 99)
         keys.add(setting.recipe.key)
     assert len(keys) == 5
+
+
+def test_twins_are_wanted_once_and_of_every_network_with_a_configuration():
+    wanted = [screening.twin_key(as_json(asdict(config))) for config in screening.twins()]
+    frame = ra.recorded_networks(*screening.FIT, *(name for names in screening.TEST.values() for name in names))
+    assert len(wanted) == len(set(wanted))
+    assert {screening.twin_key(config) for config in frame.config} == set(wanted)
+
+
+def test_a_twin_is_the_network_before_its_training_that_other_programs_measured():
+    rows = ra.recorded("counterfactuals_digits").query("factor == 'architecture' and seed == 1")
+    for config, twin in zip(rows.config[:9:2], rows.untrained[:9:2], strict=True):
+        parts = (ra.DataConfig(**config["data"]), ra.ResNetConfig(**config["model"]), ra.TrainConfig(**config["train"]))
+        row = screening.untrained(ra.RunConfig(*parts))
+        assert row["line_shape_score"] == pytest.approx(twin["line_shape_score"], rel=1e-3)
+
+
+def test_recorded_twins_are_those_that_the_program_lists():
+    recorded = [screening.twin_key(config) for config in ra.recorded("screening").config]
+    assert recorded == [screening.twin_key(as_json(asdict(config))) for config in screening.twins()]
