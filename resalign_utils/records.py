@@ -62,6 +62,7 @@ def _of_tables(content: dict[str, Any]) -> dict[str, Any]:
 
 
 Row = dict[str, Any]
+BESIDE = {"layers": str, "objective": dict}  # what of a network can stand beside its configuration, in rows of such
 SCORES = ("alignment", "line_shape_score", "step_cv")
 
 
@@ -157,12 +158,13 @@ def _setting(row: Row, config: Row | None) -> str:
     if config is None:
         return json.dumps([row[name] for name in ("network", "weights")])
     model, data, train = (dict(config[part]) for part in ("model", "data", "train"))
-    model["skip"] = [float(s) for s in skip] if isinstance(skip := model["skip"], list) else float(skip)
+    if "skip" in model:
+        model["skip"] = [float(s) for s in skip] if isinstance(skip := model["skip"], list) else float(skip)
     counts = data.pop("per_class")
     data["per_class"] = sorted(counts) if isinstance(counts, list) else counts
     del data["seed"], train["seed"]
     rest = {part: value for part, value in config.items() if part not in ("model", "data", "train")}
-    after = row["linearization"] if isinstance(row.get("linearization"), dict) else None
-    if after is not None:
-        after = {"family": row["family"]} | after | {"train": {**after["train"], "seed": None}}
-    return json.dumps([model, data, train, rest, after], sort_keys=True)
+    rest |= {part: row[part] for part, kind in BESIDE.items() if isinstance(row.get(part), kind)}
+    if isinstance(after := row.get("linearization"), dict):
+        rest |= {"family": row["family"], "linearization": after | {"train": after["train"] | {"seed": None}}}
+    return json.dumps([model, data, train, rest], sort_keys=True)
