@@ -62,6 +62,7 @@ def _of_tables(content: dict[str, Any]) -> dict[str, Any]:
 
 
 Row = dict[str, Any]
+WITHIN = ("trained", "sequence")  # what holds the scores of rows that have several
 BESIDE = {"layers": str, "objective": dict}  # what of a network can stand beside its configuration, in rows of such
 SCORES = ("alignment", "line_shape_score", "step_cv")
 
@@ -89,7 +90,7 @@ def recorded_networks(*names: str) -> pd.DataFrame:
         >>> import resalign_utils as ra
         >>> networks = ra.recorded_networks("theory", "collapse")
         >>> float(networks[networks["last"]].alignment.max().round(2))
-        0.9
+        0.94
     """
     rows: list[Row] = []
     for name in names:
@@ -101,7 +102,7 @@ def recorded_networks(*names: str) -> pd.DataFrame:
 def _measured(row: Row) -> list[Row]:
     """What one recorded row says of its network, measurement by measurement."""
     config, course = _full_config(row), _course(row)
-    scores = row["trained"] if isinstance(row.get("trained"), dict) else row
+    scores = next((row[part] for part in WITHIN if isinstance(row.get(part), dict)), row)
     if course is None and any(scores.get(name) is None for name in SCORES[:2]):
         raise ValueError(f"Expected alignment and line_shape_score in each row of {row['source']!r}; got {[*row]}.")
     common: Row = {"source": row["source"], "setting": _setting(row, config), "config": config}

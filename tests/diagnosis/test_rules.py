@@ -38,6 +38,14 @@ def test_recorded_networks_are_as_the_rule_of_straightness_says():
     assert 0.185 < every[every["line_shape_score"] > bent]["alignment"].max() < 0.195
 
 
+def test_the_lower_threshold_is_the_one_that_youden_would_choose_on_the_fit():
+    fitted = once(*screening.FIT)
+    score, aligned = fitted["line_shape_score"], fitted["alignment"] >= 0.5
+    places = {at: (score[aligned] <= at).mean() + (score[~aligned] > at).mean() for at in score.unique()}
+    last = max(places, key=places.__getitem__)
+    assert f"{(last + score[score > last].min()) / 2:.2f}" == f"{RULES['straightness'].thresholds[0]}"
+
+
 def test_the_published_network_that_the_rule_names_is_as_it_says():
     published = ra.recorded_networks("wild")[ra.recorded("wild")["weights"] == "published"]
     (bent,) = published[(published["line_shape_score"] > 2) & (published["alignment"] > 0.19)].to_dict("records")
