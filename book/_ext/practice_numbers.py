@@ -270,6 +270,7 @@ def thresholds(_: Path) -> dict[str, str]:
     """What is fixed in the package."""
     named = {name.replace(" ", "-"): rule.thresholds for name, rule in RULES.items()}
     values = {f"rule-{name}": f"{numbers[0]:g}" for name, numbers in named.items()}
+    values["rule-straightness-bent"] = f"{RULES['straightness'].thresholds[1]:g}"
     values["rule-alignment-strong"] = f"{RULES['alignment'].thresholds[1]:g}"
     return values | {"monitor-share": f"{100 * SHARE:g}", "rules": f"{len(RULES)}"}
 
