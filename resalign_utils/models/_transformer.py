@@ -139,15 +139,16 @@ class TokenMean(nn.Module):
 
 
 class _Whole(nn.Module):
-    """``h ↦ block(h) − factor · h``: what a block of two sums does beside its skips."""
+    """``h ↦ λF₁(h) + F₂(λh + F₁(h))``: what a block of two sums does beside its skips, without subtracting them."""
 
-    def __init__(self, block: nn.Module, factor: float) -> None:
+    def __init__(self, block: TransformerBlock) -> None:
         super().__init__()
-        self.block, self.factor = block, factor
+        self.block = block
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.block(h) - self.factor * h
-        return out
+        first: Tensor = self.block.attention.branch(h)
+        second: Tensor = self.block.mlp.branch(self.block.attention.merge(h, first))
+        return self.block.mlp.merge(first, second)
 
 
 def whole_blocks(model: ResNet) -> ResNet:
@@ -163,6 +164,5 @@ def whole_blocks(model: ResNet) -> ResNet:
     for block in model.blocks:
         if not isinstance(block, TransformerBlock) or not isinstance(block.mlp.outer, nn.Identity):
             raise ValueError(f"Expected blocks of a transformer with norm='pre'; got {type(block).__name__}.")
-        factor = block.attention.skip * block.mlp.skip
-        wholes.append(ResidualBlock(_Whole(block, factor), factor, post=False))
+        wholes.append(ResidualBlock(_Whole(block), block.attention.skip * block.mlp.skip, post=False))
     return ResNet(model.stem, wholes, model.head).train(model.training)
