@@ -250,15 +250,19 @@ def test_post_trainings_are_kept_apart_by_all_that_decides_them(monkeypatch):
 
 
 def test_transformers_are_trained_to_the_decay_time_that_is_said():
-    for group in attention.GROUPS:
-        for labels, config in group():
-            passed = counterfactuals.decay_times(config, attention.images_of(config.data))
-            assert passed[-1] == pytest.approx(labels["S"], rel=1e-4)
-            assert config.train.optimizer == "adamw"
+    for labels, config in [*attention.recorded(), *attention.more()]:
+        passed = counterfactuals.decay_times(config, attention.images_of(config.data))
+        assert passed[-1] == pytest.approx(labels["S"], rel=1e-4)
+        assert config.train.optimizer == "adamw"
+
+
+def test_no_transformer_is_listed_twice():
+    every = [config for _, config in [*attention.recorded(), *attention.more()]]
+    assert len(set(every)) == len(every)
 
 
 def test_recorded_transformers_are_the_settings_that_the_program_lists():
-    settings, frame = [each for group in attention.GROUPS for each in group()], ra.recorded("attention")
+    settings, frame = attention.recorded(), ra.recorded("attention")
     assert len(settings) == len(frame)
     for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
         assert {key: row[key] for key in labels} == labels
