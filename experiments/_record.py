@@ -23,11 +23,15 @@ Row = dict[str, Any]
 
 
 def swept(
-    settings: Sequence[tuple[Row, ra.RunConfig]], measure: Callable[[ra.Run], Row], *, processes: int = PROCESSES
+    settings: Sequence[tuple[Row, ra.RunConfig]],
+    measure: Callable[[ra.Run], Row],
+    *,
+    processes: int = PROCESSES,
+    device: str = "cpu",
 ) -> list[Row]:
     """One row a setting: its labels, its configuration, what was measured, and where that comes from."""
     start, rows = time.perf_counter(), []
-    results = ra.sweep([config for _, config in settings], partial(_row, measure), processes=processes)
+    results = ra.sweep([config for _, config in settings], partial(_row, measure), processes=processes, device=device)
     for number, ((labels, _), row) in enumerate(zip(settings, results, strict=True), start=1):
         rows.append(labels | row)
         told = ", ".join(f"{key} {value}" for key, value in labels.items())

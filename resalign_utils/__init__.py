@@ -45,7 +45,16 @@ if TYPE_CHECKING:
         path_length_distribution,
         post_train,
     )
-    from .models import RepVGGBlock, ResidualBlock, ResNet, ResNetConfig, build_model
+    from .models import (
+        RepVGGBlock,
+        ResidualBlock,
+        ResNet,
+        ResNetConfig,
+        TransformerBlock,
+        TransformerConfig,
+        build_model,
+        whole_blocks,
+    )
     from .operators import JacobianBatch, JacobianOperator, MatrixBatch, dense_jacobians
     from .records import recorded, recorded_networks
     from .residuals import Block, BlockTable, NotABlock, Residual, Trace, find_blocks, gated, residual_branch, trace
@@ -89,6 +98,8 @@ __all__ = [
     "Trace",
     "TrainConfig",
     "TrainingRecipe",
+    "TransformerBlock",
+    "TransformerConfig",
     "TruncatedSVD",
     "UnconstrainedJacobians",
     "Verdict",
@@ -127,6 +138,7 @@ __all__ = [
     "trace",
     "train",
     "truncated_svd",
+    "whole_blocks",
 ]
 
 _ROOMS = (

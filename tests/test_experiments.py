@@ -9,6 +9,7 @@ import torch
 import resalign_utils as ra
 from experiments import (
     _record,
+    attention,
     bridge,
     cifar,
     collapse,
@@ -288,3 +289,68 @@ def test_a_twin_is_the_network_before_its_training_that_other_programs_measured(
 def test_recorded_twins_are_those_that_the_program_lists():
     recorded = [screening.twin_key(config) for config in ra.recorded("screening").config]
     assert recorded == [screening.twin_key(as_json(asdict(config))) for config in screening.twins()]
+
+
+# Transformers
+
+
+def test_transformers_are_trained_to_the_decay_time_that_is_said():
+    for labels, config in [*attention.recorded(), *attention.more()]:
+        passed = counterfactuals.decay_times(config, attention.images_of(config.data))
+        assert passed[-1] == pytest.approx(labels["S"], rel=1e-4)
+        assert config.train.optimizer == "adamw"
+
+
+def test_no_transformer_is_listed_twice():
+    every = [config for _, config in [*attention.recorded(), *attention.more()]]
+    assert len(set(every)) == len(every)
+
+
+def test_recorded_transformers_are_the_settings_that_the_program_lists():
+    settings, frame = attention.recorded(), ra.recorded("attention")
+    assert len(settings) == len(frame)
+    for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
+        assert {key: row[key] for key in labels} == labels
+        assert row["config"] == as_json(asdict(config))
+        assert frame.attrs["provenances"][row["provenance"]]["data"]
+
+
+def test_a_transformer_is_seen_by_kinds_and_whole():
+    small = replace(
+        attention.DIGITS,
+        data=ra.DataConfig("digits", per_class=4),
+        model=ra.TransformerConfig(3, 8, 4, 2),
+        train=replace(attention.TRAIN, epochs=2),
+    )
+    row = attention.measured(ra.load_or_train(small))
+    run = ra.load_or_train(small)
+    report = ra.measure_alignment(run.model, run.data.sample(1)[0])
+    kind = torch.arange(6) % 2
+    mean = report.coupling.mean(0)
+    apart = ~torch.eye(6, dtype=torch.bool)
+    for name, pairs in (
+        ("attention", (kind[:, None] + kind == 0) & apart),
+        ("mlp", (kind[:, None] + kind == 2) & apart),
+        ("across", kind[:, None] != kind),
+    ):
+        assert row["sequence"][name] == pytest.approx(float(mean[pairs].mean()), abs=1e-4)
+    assert len(row["whole"]["top_singular_values"]) == 3
+    assert row["untrained"].keys() == {"sequence", "token", "whole", "whole token"}
+    again = ra.measure_alignment(run.untrained, run.data.sample(1)[0]).summary()
+    assert row["untrained"]["sequence"]["alignment"] == pytest.approx(again["alignment"], abs=1e-4)
+    plain = replace(small, model=replace(small.model, norm="post"))
+    assert attention.measured(ra.load_or_train(plain)).keys() & {"whole", "token"} == {"token"}
+
+
+def test_a_line_through_inverse_singular_values():
+    top = 1 / torch.tensor([[1.0, 3.0, 5.0], [2.0, 3.0, 4.0]])
+    assert attention.line(top) == {"slope": 1.5, "r2": 1.0}
+
+
+def test_the_larger_networks_would_run(monkeypatch):
+    """All of their code on one tiny network, digits in place of Fashion-MNIST."""
+    labels, config = attention.paper(images=600, width=8, blocks=(2,), epochs=1)[-1]
+    tiny = replace(config, data=ra.DataConfig("digits", per_class=6))
+    assert attention.measured(ra.load_or_train(tiny))["sequence"]["attention"] is not None
+    assert labels["study"] == "post"
+    assert len(attention.paper()) == 80

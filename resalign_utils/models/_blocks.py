@@ -13,18 +13,23 @@ class ResidualBlock(nn.Module):
     Args:
         branch: ``(n, *in) → (n, *out)``.
         skip: λ; with 0 the block has no skip, and P is not used.
-        post: σ is ReLU (True) or the identity.
+        post: σ: ReLU (True), the identity (False), or a module, ``(n, *out) → (n, *out)``.
         drop: probability of dropping the branch in training (Huang et al. 2016).
         project: P, ``(n, *in) → (n, *out)``; None for the identity, which needs in = out.
     """
 
     def __init__(
-        self, branch: nn.Module, skip: float, post: bool, drop: float = 0.0, project: nn.Module | None = None
+        self,
+        branch: nn.Module,
+        skip: float,
+        post: bool | nn.Module,
+        drop: float = 0.0,
+        project: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.branch, self.skip, self.drop = branch, skip, drop
         self.project = project
-        self.outer = nn.ReLU() if post else nn.Identity()
+        self.outer = post if isinstance(post, nn.Module) else nn.ReLU() if post else nn.Identity()
 
     def merge(self, h: Tensor, f: Tensor) -> Tensor:
         """``λPh + f`` (n, *out), what the outer activation is applied to."""

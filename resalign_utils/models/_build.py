@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ._blocks import ResidualBlock, ResNet
 from ._config import ResNetConfig
 from ._repvgg import RepVGGBlock
+from ._transformer import TransformerConfig, transformer
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 LARGE_IMAGE = 16  # pixels of the shorter side from which on the convolutional stem has stride 2
 
 
-def build_model(config: ResNetConfig, data: ImageData, *, seed: int = 0) -> ResNet:
+def build_model(config: ResNetConfig | TransformerConfig, data: ImageData, *, seed: int = 0) -> ResNet:
     """Build the network for ``data``'s image shape and classes, on ``data``'s device.
 
     Args:
@@ -31,6 +32,9 @@ def build_model(config: ResNetConfig, data: ImageData, *, seed: int = 0) -> ResN
     Returns:
         A module with ``.stem``, ``.blocks`` (L of them) and ``.head``, in train mode.
 
+    Raises:
+        ValueError: a transformer's patches do not fill the image.
+
     Example:
         >>> import resalign_utils as ra
         >>> data = ra.load_data("digits")
@@ -40,7 +44,10 @@ def build_model(config: ResNetConfig, data: ImageData, *, seed: int = 0) -> ResN
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU as well
-        model = _BUILDERS[config.kind](config, data.shape, data.num_classes)
+        if isinstance(config, TransformerConfig):
+            model = transformer(config, data.shape, data.num_classes)
+        else:
+            model = _BUILDERS[config.kind](config, data.shape, data.num_classes)
     return model.to(device=data.train_x.device, dtype=data.train_x.dtype)
 
 

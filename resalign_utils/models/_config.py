@@ -10,6 +10,7 @@ from typing import Literal, get_args
 Kind = Literal["fc", "conv", "conv_down", "cifar", "repvgg"]
 Activation = Literal["post", "pre"]
 Init = Literal["kaiming", "looks_linear"]
+Skip = bool | float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ResNetConfig:
     depth: int
     width: int
     kind: Kind = "fc"
-    skip: bool | float | tuple[float, ...] = True
+    skip: Skip = True
     activation: Activation = "post"
     norm: bool = True
     stochastic_depth: float = 0.0
@@ -67,10 +68,7 @@ class ResNetConfig:
             value, names = getattr(self, field), get_args(allowed)
             if value not in names:
                 raise ValueError(f"{field} must be one of {', '.join(map(repr, names))}; got {value!r}.")
-        for field in ("depth", "width"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} must be a whole number of at least 1; got {value!r}.")
+        check_counts(self, ("depth", "width"))
         if self.kind == "conv_down" and self.depth < 2:
             raise ValueError(f"kind='conv_down' downsamples in a later block: depth must be ≥ 2; got {self.depth}.")
         if self.kind == "cifar" and self.depth % 3:
@@ -79,12 +77,7 @@ class ResNetConfig:
             raise ValueError(f"stochastic_depth must lie in [0, 1); got {self.stochastic_depth!r}.")
         if self.init == "looks_linear" and self.width % 2:
             raise ValueError(f"init='looks_linear' mirrors its units and needs an even width; got {self.width}.")
-        if isinstance(self.skip, Sequence):
-            object.__setattr__(self, "skip", tuple(float(factor) for factor in self.skip))
-            if len(self.skip_factors) != self.depth:
-                raise ValueError(f"skip has {len(self.skip_factors)} factors; depth={self.depth} needs as many.")
-        if not all(map(math.isfinite, self.skip_factors)):
-            raise ValueError(f"skip must be True, False or finite factors; got {self.skip!r}.")
+        object.__setattr__(self, "skip", checked_skip(self.skip, self.depth))
         if self.kind == "repvgg":
             self._check_repvgg()
 
@@ -102,7 +95,7 @@ class ResNetConfig:
     @property
     def skip_factors(self) -> tuple[float, ...]:
         """λ_1..λ_L: 1.0 for a full skip, 0.0 for none."""
-        return self.skip if isinstance(self.skip, tuple) else (float(self.skip),) * self.depth
+        return factors_of(self.skip, self.depth)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -112,3 +105,27 @@ class ResNetConfig:
             return (self.width,) * (stage + 1) + (2 * self.width,) * stage + (4 * self.width,) * stage
         wide = self.depth - self.depth // 2 if self.kind == "conv_down" else 0
         return (self.width,) * (self.depth + 1 - wide) + (2 * self.width,) * wide
+
+
+def check_counts(config: object, fields: Sequence[str]) -> None:
+    """Refuse a configuration whose ``fields`` are not all whole numbers of at least 1."""
+    for field in fields:
+        value = getattr(config, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{field} must be a whole number of at least 1; got {value!r}.")
+
+
+def checked_skip(skip: Skip | Sequence[float], depth: int) -> Skip:
+    """``skip`` as a configuration holds it: factors as a tuple, one a block and finite."""
+    if isinstance(skip, Sequence):
+        skip = tuple(float(factor) for factor in skip)
+        if len(skip) != depth:
+            raise ValueError(f"skip has {len(skip)} factors; depth={depth} needs as many.")
+    if not all(map(math.isfinite, factors_of(skip, depth))):
+        raise ValueError(f"skip must be True, False or finite factors; got {skip!r}.")
+    return skip
+
+
+def factors_of(skip: Skip, depth: int) -> tuple[float, ...]:
+    """λ_1..λ_L: 1.0 for a full skip, 0.0 for none."""
+    return skip if isinstance(skip, tuple) else (float(skip),) * depth

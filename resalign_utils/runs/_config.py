@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..models import ResNetConfig
+from ..models import ResNetConfig, TransformerConfig
 from ..training import TrainConfig
 from ._store import Recipe
 
@@ -38,17 +38,17 @@ class RunConfig:
     """Everything that decides a trained network; ``data`` may be given by its name alone."""
 
     data: DataConfig
-    model: ResNetConfig
+    model: ResNetConfig | TransformerConfig
     train: TrainConfig
 
-    def __init__(self, data: DataConfig | str, model: ResNetConfig, train: TrainConfig) -> None:
+    def __init__(self, data: DataConfig | str, model: ResNetConfig | TransformerConfig, train: TrainConfig) -> None:
         object.__setattr__(self, "data", DataConfig(data) if isinstance(data, str) else data)
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "train", train)
 
     @classmethod
     def of(cls, data: DataConfig | str, **settings: Any) -> RunConfig:
-        """A run from settings by name, ``RunConfig.of("digits", depth=8, width=64, lr=0.4)``.
+        """A run of a ResNet from settings by name, ``RunConfig.of("digits", depth=8, width=64, lr=0.4)``.
 
         Each setting goes to the one of :class:`DataConfig`, :class:`ResNetConfig` and :class:`TrainConfig` that has a
         field of its name. ``seed`` is that of the training: of initialisation and order. The seed with which images

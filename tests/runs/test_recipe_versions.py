@@ -19,6 +19,7 @@ from resalign_utils import (
     LinearizationConfig,
     ResNetConfig,
     TrainConfig,
+    TransformerConfig,
     build_model,
     linearize,
     load_data,
@@ -35,6 +36,8 @@ MODELS = {
     "conv_down": ResNetConfig(2, 4, "conv_down"),
     "conv_down, pre": ResNetConfig(2, 4, "conv_down", activation="pre"),
     "repvgg": ResNetConfig(2, 4, "repvgg"),
+    "transformer": TransformerConfig(2, 4, 1, heads=2, skip=(1.0, 0.5)),
+    "transformer, post": TransformerConfig(1, 4, 1, heads=1, norm="post"),
 }
 RECIPES = {
     "sgd": TrainConfig(epochs=3, lr=0.2, momentum=0.9, batch_size=16, seed=2),
