@@ -122,9 +122,9 @@ def steps_of(model: ResNet, x: Tensor) -> Row:
 
     These are their norm and the hold of its batch norms, see :func:`hold_of_norm`.
     """
-    states = [state.flatten(1) for state in ra.trace(model, x).states]
-    inputs, outputs = torch.stack(states[:-1]), torch.stack(states[1:])  # (L, n, D)
-    branches = torch.stack([block.branch(h) for block, h in zip(blocks_of(model), inputs, strict=True)])
+    states = torch.stack(ra.trace(model, x).states)  # (L+1, n, *)
+    branches = torch.stack([block.branch(h) for block, h in zip(blocks_of(model), states[:-1], strict=True)]).flatten(2)
+    inputs, outputs = states[:-1].flatten(2), states[1:].flatten(2)  # (L, n, D)
     lengths = (outputs - inputs).norm(dim=2)
     weights = [torch.cat([p.flatten() for p in matrices(block)]).norm() for block in model.blocks]
     return {

@@ -13,7 +13,7 @@ estimated 4 minutes each on one card.
 Asked, and written before it was measured
 =========================================
 One network of each norm, of seed 90, was looked at before; it is not recorded. It led to (e) of 6, to 8, and to the
-second half of 5.
+second half of 5. Time ended before all that is planned here was trained: SEEDS has what is recorded, and of 9 one seed.
 
 Networks of 4, 8 and 16 blocks of 64 units, post-activation, on the digits, three seeds of each, and two more of 8 and
 of 4 blocks (the last are missing if time ends), followed to a decay time of S = 30: *batch norm*, that of chapter 9 at
@@ -61,7 +61,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +91,16 @@ KINDS = {
     ),
 }
 CONSTANT = changed(NORM, train={"schedule": "constant", "lr": NORM.train.lr / 2})
+FAMILIES = KINDS | {"small epsilon": NORM, "constant rate": CONSTANT}
+SEEDS = {  # of what was trained: (kind, blocks) → number of seeds
+    ("batch norm", 8): 3,
+    ("no norm", 8): 3,
+    ("small epsilon", 8): 3,
+    ("constant rate", 8): 1,
+    ("batch norm", 16): 2,
+    ("no norm", 16): 1,
+    ("batch norm", 4): 3,
+}
 CONVOLUTIONAL = ra.RunConfig(
     "digits",
     ra.ResNetConfig(8, 16, kind="conv"),
@@ -104,19 +113,13 @@ PAPER = replace(
 
 
 def courses() -> list[Setting]:
-    """The most telling ones first: 8 blocks and the small ε, the other depths, the constant rate; then more seeds."""
-    first, more = range(3), (3, 4)
-    settings = _of({8: KINDS | {"small epsilon": NORM}}, first) + _of({16: KINDS, 4: KINDS}, first)
-    return settings + _of({8: {"constant rate": CONSTANT}}, first) + _of({8: KINDS}, more) + _of({4: KINDS}, more)
-
-
-def _of(asked: dict[int, dict[str, ra.RunConfig]], seeds: Iterable[int]) -> list[Setting]:
+    """What was trained, the seeds outermost; of what was planned, seeds are missing where time ended."""
     return [
         setting
-        for seed in seeds
-        for depth, kinds in asked.items()
-        for kind, config in kinds.items()
-        for setting in _at_depth(kind, config, depth, seed)
+        for seed in range(max(SEEDS.values()))
+        for (kind, depth), count in SEEDS.items()
+        if seed < count
+        for setting in _at_depth(kind, FAMILIES[kind], depth, seed)
     ]
 
 
@@ -130,8 +133,8 @@ def _labels(kind: str, config: ra.RunConfig) -> Row:
 
 
 def convolutional() -> list[Setting]:
-    """Chapter 8's post-activation network, three seeds."""
-    return seeded(_labels("convolutional", CONVOLUTIONAL), CONVOLUTIONAL)
+    """Chapter 8's post-activation network, one seed; three were planned."""
+    return seeded(_labels("convolutional", CONVOLUTIONAL), CONVOLUTIONAL, [0])
 
 
 def paper() -> list[Setting]:

@@ -1,6 +1,7 @@
 """``experiments.two_ages``: its numbers where they can be said beforehand, and its rows against its settings."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
@@ -170,6 +171,14 @@ def test_every_course_ends_at_the_decay_time_that_is_said():
         assert max(abs(a - b) for a, b in zip(times, two_ages.TIMES, strict=False)) < 0.1
 
 
+def test_convolutional_blocks_are_measured_on_the_way():
+    data = ra.load_data("digits")
+    model = ra.build_model(ra.ResNetConfig(2, 4, kind="conv"), data).eval()
+    found = two_ages.on_the_way(model, data.test_x[:2])
+    assert [len(found[name]) for name in ("cosine", "magnitude", "step_share", "norm_hold")] == [2] * 4
+    assert sum(found["step_share"]) == pytest.approx(1, abs=1e-3)
+
+
 def test_a_row_is_kept_and_the_larger_settings_run(tmp_path, monkeypatch):
     monkeypatch.setenv("RESALIGN_CACHE", str(tmp_path))
     labels, config = two_ages.paper()[0]
@@ -181,3 +190,13 @@ def test_a_row_is_kept_and_the_larger_settings_run(tmp_path, monkeypatch):
     assert two_ages.followed(labels, small) == row
     assert row["highest"] < len(row["alignment"]) == len(row["decay_times"]) == len(row["epochs"])
     assert len(row["end"]["pruned"]["test"]["chance"]) == 2
+
+
+@pytest.mark.parametrize(("part", "name"), [("courses", "two_ages"), ("convolutional", "two_ages_convolutional")])
+def test_recorded_rows_are_what_the_program_lists(part, name):
+    settings, frame = getattr(two_ages, part)(), ra.recorded(name)
+    assert len(settings) == len(frame)
+    for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
+        assert labels == {key: row[key] for key in labels}
+        assert row["config"] == json.loads(json.dumps(asdict(config)))
+        assert row["epochs"] == two_ages.epochs_of(config)
