@@ -5,7 +5,7 @@ python -m experiments.two_ages convolutional    is the picture of chapter 8 a ca
 python -m experiments.two_ages paper            the larger settings, for a GPU; rows are printed, none is recorded
 
 The first two write ``results/two_ages.json`` and ``results/two_ages_convolutional.json``, a row as soon as it is there.
-Everything is kept as runs are, so that an interrupted command goes on where it was. Cost: about 30 and 5 minutes of one
+Everything is kept as runs are, so that an interrupted command goes on where it was. Cost: about 15 and 2 minutes of one
 core; the two commands can run at a time. On a GPU such small networks are no
 faster; ``paper`` has what a GPU would add, networks of width 256 on 6,000 images of Fashion-MNIST (RESALIGN_DATA), an
 estimated 4 minutes each on one card.
