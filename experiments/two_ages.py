@@ -6,9 +6,8 @@ python -m experiments.two_ages paper            the larger settings, for a GPU; 
 
 The first two write ``results/two_ages.json`` and ``results/two_ages_convolutional.json``, a row as soon as it is there.
 Everything is kept as runs are, so that an interrupted command goes on where it was. Cost: about 15 and 2 minutes of one
-core; the two commands can run at a time. On a GPU such small networks are no
-faster; ``paper`` has what a GPU would add, networks of width 256 on 6,000 images of Fashion-MNIST (RESALIGN_DATA), an
-estimated 4 minutes each on one card.
+core; the two commands can run at a time. On a GPU such small networks are no faster; ``paper`` has what a GPU would
+add, networks of width 256 on 6,000 images of Fashion-MNIST (RESALIGN_DATA), an estimated 4 minutes each on one card.
 
 Asked, and written before it was measured
 =========================================
