@@ -76,6 +76,8 @@ FC = ra.ResNetConfig(8, 64, skip=False)
 CONV = ra.ResNetConfig(8, 16, kind="conv", skip=False)
 LONG = ra.TrainConfig(epochs=60, lr=0.4)  # chapter 16's recipes for the fully-connected network
 MORE = ra.TrainConfig(20, lr=0.02, momentum=0.9, weight_decay=5e-4)
+SHORT = ra.TrainConfig(epochs=20, lr=0.1, momentum=0.9, weight_decay=5e-4)  # and for the convolutional one
+FINE = ra.TrainConfig(epochs=8, lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=32)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Part:
         sweep: the paper's recipe, values of one ω all the way.
         stopped: one ω and a stop at NAPL 1.
         direct: whether networks of fully-connected layers are trained from scratch.
+        tested: so many test images count; None: all.
     """
 
     base: ra.RunConfig
@@ -101,6 +104,7 @@ class Part:
     sweep: dict[Granularity, tuple[float, ...]] = field(default_factory=dict)
     stopped: dict[Granularity, float] = field(default_factory=dict)
     direct: bool = True
+    tested: int | None = None
     seeds: tuple[int, ...] = SEEDS
 
 
@@ -113,18 +117,20 @@ PARTS = {
         stopped={"channel": 200.0, "layer": 4.0},
     ),
     "fashion_mnist": Part(
-        ra.RunConfig(ra.DataConfig("fashion_mnist", per_class=600), FC, LONG), 200, MORE, OMEGA
+        ra.RunConfig(ra.DataConfig("fashion_mnist", per_class=200), FC, LONG), 100, MORE, OMEGA
     ),
     "convolutional": Part(
-        ra.RunConfig(
-            ra.DataConfig("fashion_mnist", per_class=300), CONV,
-            ra.TrainConfig(epochs=20, lr=0.1, momentum=0.9, weight_decay=5e-4),
-        ),
-        200,
-        ra.TrainConfig(epochs=8, lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=32),
+        ra.RunConfig("digits", CONV, SHORT), 30, FINE, {"channel": 10.0, "layer": 10.0}, direct=False, seeds=SEEDS[:5]
+    ),
+    "convolutional_fashion_mnist": Part(
+        ra.RunConfig(ra.DataConfig("fashion_mnist", per_class=200), CONV, SHORT),
+        100,
+        FINE,
         {"channel": 10.0, "layer": 10.0},
+        layers=(1, 5, 9, 13, 15, 17),
         direct=False,
         seeds=SEEDS[:5],
+        tested=4000,
     ),
     "residual": Part(ra.RunConfig("digits", replace(FC, skip=True), LONG), 30, MORE, OMEGA, direct=False),
     "cifar10": Part(
@@ -183,7 +189,7 @@ def images(part: Part, *, device: str = "cpu", download: bool = False) -> Images
     x, y = whole.train_x[out], whole.train_y[out]
     few = torch.arange(0, len(y), max(1, len(y) // WATCHED), device=y.device)
     data = replace(whole, train_x=whole.train_x[~out], train_y=whole.train_y[~out], test_x=x[few], test_y=y[few])
-    return Images(data, (x, y), (whole.test_x, whole.test_y))
+    return Images(data, (x, y), (whole.test_x[: part.tested], whole.test_y[: part.tested]))
 
 
 def first(part: Part, seed: int, given: Images) -> tuple[nn.Module, Row]:
