@@ -39,7 +39,7 @@ def test_each_layer_is_kept_in_turn_and_validation_chooses(part):
     given = program.images(part)
     rows = [*program.compared(part, 5, given)]
     assert [row["way"] for row in rows] == [
-        *("untouched", "channel", "layer", "kept", "kept", "kept", "channel", "layer", "scratch"),
+        *("untouched", "channel", "kept", "kept", "kept", "layer", "channel", "layer", "scratch"),
         *("layer at equal cost", "wide"),
     ]
     turns = [row for row in rows if row["way"] == "kept"]
@@ -89,7 +89,9 @@ def test_cifar_can_be_asked_for(monkeypatch):
     monkeypatch.setattr(program, "record", lambda name, _, rows: written.update({name: rows}))
     program.measure_part("cifar10", (0,))
     (rows,) = written.values()
-    assert [row["layer"] for row in rows if row["way"] == "kept"] == [1, 3]
+    candidates = [row for row in rows if "chosen" in row]
+    assert [(row["way"], row["layer"]) for row in candidates] == [("layer", None), ("kept", 1), ("kept", 3)]
+    assert sum(row["chosen"] for row in candidates) == 1
     assert {row["napl"] for row in rows if row["way"] in ("kept", "channel")} <= {0.0, 1.0}
 
 
@@ -104,10 +106,12 @@ def test_recorded_rows_are_what_the_program_lists(name):
             row["train"] == config["train"] and row["data"]["name"] == config["data"]["name"] for row in rows.config
         )
         turns = rows[rows.way == "kept"]
-        (chosen,) = turns.index[turns.chosen == True]  # noqa: E712
-        assert turns.validation_accuracy[chosen] == turns.validation_accuracy.max()
-        assert set(turns.layer) == set(part.layers or turns.layer)
+        candidates = rows[rows.chosen.notna()]
+        (chosen,) = candidates.index[candidates.chosen.astype(bool)]
+        assert candidates.validation_accuracy[chosen] == candidates.validation_accuracy.max()
+        assert len(candidates) == len(turns) + bool(part.layers)
+        assert not part.layers or set(turns.layer) == set(part.layers)
         steered = rows[rows.way.isin(["channel", "layer"])]
-        assert sorted(steered.target) == [0.0, 0.0, 1.0, 1.0]
+        assert sorted(steered.target) == ([0.0, 0.0, 1.0, 1.0] if part.affine else [1.0, 1.0])
         assert all(abs(steered.napl - steered.target) < 0.07)
         assert all(abs(turns.napl - 1) < 1e-9)
