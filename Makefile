@@ -9,7 +9,7 @@ export MKL_NUM_THREADS ?= 1
 export PLOTLY_RENDERER := plotly_mimetype
 export TQDM_DISABLE := 1
 
-RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization variable_depth bridge
+RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization variable_depth bridge screening
 
 .DEFAULT_GOAL := help
 .PHONY: help book test check units html notebooks lint results bench pages shots pdf status mutants clean distclean FORCE
@@ -29,7 +29,7 @@ check: lint ## lint, and the unit tests of what changed: for daily work
 units: $(STAMP) ## all unit tests that need no built page
 	@$(PY) -m pytest tests -n 2 --dist loadscope --ignore tests/book
 
-html: $(STAMP) ## build the book from the stored outputs, in seconds
+html: $(STAMP) ## build the book from the stored outputs, in about a minute
 	@$(PY) -m tools.build_book
 
 notebooks: $(STAMP) ## run all notebooks in place and store their outputs (maintainers; needs Chromium)

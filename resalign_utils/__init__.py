@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     )
     from .models import RepVGGBlock, ResidualBlock, ResNet, ResNetConfig, build_model
     from .operators import JacobianBatch, JacobianOperator, MatrixBatch, dense_jacobians
-    from .records import recorded
+    from .records import recorded, recorded_networks
     from .residuals import Block, BlockTable, NotABlock, Residual, Trace, find_blocks, gated, residual_branch, trace
     from .runs import DataConfig, Run, RunConfig, load_or_train, over_seeds
     from .svd import TruncatedSVD, dense_svd, truncated_svd
@@ -120,6 +120,7 @@ __all__ = [
     "post_train",
     "proof_of_concept",
     "recorded",
+    "recorded_networks",
     "residual_branch",
     "residual_jacobians",
     "sweep",

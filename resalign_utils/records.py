@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,113 @@ def _of_tables(content: dict[str, Any]) -> dict[str, Any]:
     rows = [{"group": group, "table": table["title"], **row} for group, table in tables for row in table["rows"]]
     notes = {table["title"]: table["note"] for _, table in tables}
     return content | {"command": "make bench", "notes": notes, "rows": rows}
+
+
+Row = dict[str, Any]
+WITHIN = ("trained", "sequence")  # what holds the scores of rows that have several
+BESIDE = {"layers": str, "objective": dict}  # what of a network can stand beside its configuration, in rows of such
+SCORES = ("alignment", "line_shape_score", "step_cv")
+
+
+def recorded_networks(*names: str) -> pd.DataFrame:
+    """Return the scores of all networks in recorded results, from whichever chapter they come, one row a measurement.
+
+    Where a network was measured in the course of its training there is a row each time; ``last`` is false for all but
+    the trained network. Scores are means over inputs.
+
+    Args:
+        names: of results, as in :func:`recorded`; their rows must hold an alignment and a line-shape score.
+
+    Returns:
+        A frame with the columns ``source``, the name; ``setting``, a text that is the same for the seeds of one
+        setting and for no other network, whatever the source; ``seed``; ``config``, None for networks that others
+        trained; ``depth``, the number of blocks; ``epoch``, NaN where it is the last and only one; ``last``;
+        ``train_accuracy``, NaN where it is not known; ``alignment``, ``line_shape_score``, ``step_cv``.
+
+    Raises:
+        FileNotFoundError: there is no such result.
+        ValueError: rows without these scores.
+
+    Example:
+        >>> import resalign_utils as ra
+        >>> networks = ra.recorded_networks("theory", "collapse")
+        >>> float(networks[networks["last"]].alignment.max().round(2))
+        0.94
+    """
+    rows: list[Row] = []
+    for name in names:
+        for row in recorded(name).to_dict("records"):
+            rows += _measured({str(column): value for column, value in row.items()} | {"source": name})
+    return pd.DataFrame(rows)
+
+
+def _measured(row: Row) -> list[Row]:
+    """What one recorded row says of its network, measurement by measurement."""
+    config, course = _full_config(row), _course(row)
+    scores = next((row[part] for part in WITHIN if isinstance(row.get(part), dict)), row)
+    if course is None and any(scores.get(name) is None for name in SCORES[:2]):
+        raise ValueError(f"Expected alignment and line_shape_score in each row of {row['source']!r}; got {[*row]}.")
+    common: Row = {"source": row["source"], "setting": _setting(row, config), "config": config}
+    common["seed"] = row["seed"] if config is None else config["train"]["seed"]
+    common["depth"] = len(row["blocks"]) if config is None else config["model"]["depth"]
+    accuracy = row.get("train_accuracy", math.nan)
+    if course is None:
+        found: Row = {name: _mean(scores.get(name)) for name in SCORES}
+        return [common | {"epoch": math.nan, "last": True, "train_accuracy": accuracy} | found]
+    last = len(course["epochs"]) - 1
+    accuracies = accuracy if isinstance(accuracy, list) else [None] * last + [accuracy]
+    measured = []
+    for at, epoch in enumerate(course["epochs"]):
+        found = {"epoch": epoch, "last": at == last, "train_accuracy": _mean(accuracies[at])}
+        measured.append(common | found | {name: _mean(course[name][at]) for name in SCORES})
+    return measured
+
+
+def _course(row: Row) -> Row | None:
+    """Epochs, and scores after each of them, where a network was measured on its way."""
+    if isinstance(row.get("course"), dict):
+        return {"epochs": row.get("epochs"), **row["course"]}
+    return row if isinstance(row.get("epochs"), list) else None
+
+
+def _mean(values: Any) -> float:
+    """Of a list over inputs, or the number itself; NaN where there is none."""
+    known = [math.nan if v is None else v for v in (values if isinstance(values, list) else [values])]
+    return sum(known) / len(known)
+
+
+def _full_config(row: Row) -> Row | None:
+    """The configuration with the fields that did not exist yet when it was recorded; None for networks of others."""
+    config: Row | None = row["config"] if isinstance(row.get("config"), dict) else None
+    if config is None and isinstance(row.get("model"), dict):
+        config = {"data": {"name": "digits"}, "model": row["model"], "train": row["train"]}
+    if config is None:
+        return None
+    from .models import ResNetConfig
+    from .runs import RunConfig
+    from .training import TrainConfig
+
+    usual = asdict(RunConfig("digits", ResNetConfig(depth=1, width=1), TrainConfig()))
+    return {**config, **{part: _filled(config[part], values) for part, values in usual.items()}}
+
+
+def _filled(given: Row, usual: Row) -> Row:
+    """With the usual values of what is not given, unless it is the configuration of something else."""
+    return {**usual, **given} if given.keys() <= usual.keys() else given
+
+
+def _setting(row: Row, config: Row | None) -> str:
+    """All that makes a network but its seed: which images and classes a seed draws counts as the seed's."""
+    if config is None:
+        return json.dumps([row[name] for name in ("network", "weights")])
+    model, data, train = (dict(config[part]) for part in ("model", "data", "train"))
+    if "skip" in model:
+        model["skip"] = [float(s) for s in skip] if isinstance(skip := model["skip"], list) else float(skip)
+    counts = data.pop("per_class")
+    data["per_class"] = sorted(counts) if isinstance(counts, list) else counts
+    del data["seed"], train["seed"]
+    rest = {part: value for part, value in config.items() if part not in ("model", "data", "train")}
+    rest |= {part: row[part] for part, kind in BESIDE.items() if isinstance(row.get(part), kind)}
+    if isinstance(after := row.get("linearization"), dict):
+        rest |= {"family": row["family"], "linearization": after | {"train": after["train"] | {"seed": None}}}
+    return json.dumps([model, data, train, rest], sort_keys=True)

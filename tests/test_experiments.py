@@ -7,7 +7,17 @@ import pytest
 import torch
 
 import resalign_utils as ra
-from experiments import _record, bridge, collapse, counterfactuals, linearization, small_and_unbalanced, theory
+from experiments import (
+    _record,
+    bridge,
+    cifar,
+    collapse,
+    counterfactuals,
+    linearization,
+    screening,
+    small_and_unbalanced,
+    theory,
+)
 from experiments.counterfactuals import BASE, FACTORS, IMAGES, changed, levels, of_classes, same_steps
 from resalign_utils.training import learning_rate
 
@@ -235,3 +245,46 @@ def test_post_trainings_are_kept_apart_by_all_that_decides_them(monkeypatch):
         monkeypatch.setitem(ra.runs.RECIPE_VERSIONS, stage, 99)
         keys.add(setting.recipe.key)
     assert len(keys) == 5
+
+
+def test_cifar_preset_has_the_decay_times_that_it_names():
+    listed = cifar.settings()
+    assert len(listed) == len({(str(labels), config.train.seed) for labels, config in listed}) == 72
+    for labels, config in listed:
+        assert counterfactuals.decay_times(config, cifar.IMAGES)[-1] == pytest.approx(labels["S"], rel=0.03)
+        assert config.model.depth == {"ResNet-20": 9, "ResNet-56": 27}[labels["network"]]
+    flops = cifar.hours("ResNet-56") * 3600 * cifar.SUSTAINED / (100 * cifar.IMAGES)  # of an image, both ways
+    assert flops / 6 == pytest.approx(126e6, rel=0.03)  # multiply-adds of one way, as counted by others
+
+
+def test_cifar_preset_measures_stages(tmp_path):
+    run = ra.load_or_train(
+        ra.RunConfig("digits", ra.ResNetConfig(6, 4, "cifar"), ra.TrainConfig(epochs=1)), root=tmp_path
+    )
+    row = cifar.scores(run)
+    coupling = torch.tensor([[float("nan") if c is None else c for c in line] for line in row["coupling"]])
+    assert coupling.shape == (6, 6)
+    assert coupling[0, 2].isnan()
+    # the first block of a stage changes the shape of the state and is compared with no other
+    assert row["stages"][0] == pytest.approx(float((coupling[0, 1] + coupling[1, 0]) / 2), abs=2e-3)
+    assert row["stages"][1:] == [None, None]
+
+
+def test_twins_are_wanted_once_and_of_every_network_with_a_configuration():
+    wanted = [screening.twin_key(as_json(asdict(config))) for config in screening.twins()]
+    frame = ra.recorded_networks(*screening.FIT, *(name for names in screening.TEST.values() for name in names))
+    assert len(wanted) == len(set(wanted))
+    assert {screening.twin_key(config) for config in frame.config} == set(wanted)
+
+
+def test_a_twin_is_the_network_before_its_training_that_other_programs_measured():
+    rows = ra.recorded("counterfactuals_digits").query("factor == 'architecture' and seed == 1")
+    for config, twin in zip(rows.config[:9:2], rows.untrained[:9:2], strict=True):
+        parts = (ra.DataConfig(**config["data"]), ra.ResNetConfig(**config["model"]), ra.TrainConfig(**config["train"]))
+        row = screening.untrained(ra.RunConfig(*parts))
+        assert row["line_shape_score"] == pytest.approx(twin["line_shape_score"], rel=1e-3)
+
+
+def test_recorded_twins_are_those_that_the_program_lists():
+    recorded = [screening.twin_key(config) for config in ra.recorded("screening").config]
+    assert recorded == [screening.twin_key(as_json(asdict(config))) for config in screening.twins()]

@@ -12,7 +12,7 @@ import pytest
 
 import resalign_utils.records as module
 from benchmarks import recording
-from resalign_utils import recorded
+from resalign_utils import recorded, recorded_networks
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "results").glob("*.json") if not path.stem.startswith("benchmarks"))
@@ -152,3 +152,57 @@ def test_damaged_file_is_refused_with_its_name(folder, text):
     (folder / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(OSError, match=r"a\.json is damaged .*Restore it, or run its program again"):
         recorded("a")
+
+
+# Networks of several files in one table
+
+
+def test_networks_are_those_of_their_files_with_the_scores_of_their_rows():
+    rows, networks = recorded("theory"), recorded_networks("theory")
+    assert networks["alignment"].tolist() == rows["alignment"].tolist()
+    assert networks["seed"].tolist() == rows["seed"].tolist()
+    assert networks["setting"].nunique() == rows["name"].nunique() == 4
+    assert set(networks["depth"]) == {16}
+    assert networks["last"].all()
+
+
+def test_one_network_has_one_setting_whatever_the_file():
+    """A skip is given as 1.0 and as True, images by their counts, and fields have been added since."""
+    base = recorded("counterfactuals_digits").query("factor == 'skip factor' and level == 1.0")
+    among = recorded_networks("counterfactuals_digits")["setting"][base.index]
+    assert among.nunique() == 1
+    for name, wanted in (("collapse", 3), ("small_and_unbalanced", 5)):
+        others = recorded_networks(name)
+        assert (others[others["last"]]["setting"] == among.iloc[0]).sum() >= wanted
+    old, new = recorded_networks("convolutional_digits"), recorded_networks("counterfactuals_convolutional")
+    assert set(old["setting"]) & set(new["setting"])
+
+
+def test_draws_of_images_by_the_seed_are_one_setting():
+    rows, networks = recorded("small_and_unbalanced"), recorded_networks("small_and_unbalanced")
+    for _, part in rows.query("study == 'unbalanced'").groupby(["ratio", "skip"]):
+        assert len(part) == 5
+        assert networks["setting"][part.index].nunique() == 1
+
+
+def test_a_network_followed_has_a_row_each_time_and_one_last():
+    row, networks = recorded("collapse").iloc[0], recorded_networks("collapse")
+    mine = networks[(networks["setting"] == networks["setting"].iloc[0]) & (networks["seed"] == 0)]
+    assert mine["epoch"].tolist() == row["course"]["epochs"]
+    assert mine["line_shape_score"].tolist() == row["course"]["line_shape_score"]
+    assert mine["last"].tolist() == [False] * (len(mine) - 1) + [True]
+    assert mine["train_accuracy"].notna().tolist() == mine["last"].tolist()
+    course = recorded_networks("counterfactuals_course")
+    assert course["last"].sum() == len(recorded("counterfactuals_course"))
+
+
+def test_published_networks_have_the_means_over_their_inputs():
+    rows, networks = recorded("wild"), recorded_networks("wild")
+    assert networks["alignment"].iloc[0] == pytest.approx(sum(rows["alignment"].iloc[0]) / rows["inputs"].iloc[0])
+    assert networks["depth"].tolist() == [len(blocks) for blocks in rows["blocks"]]
+    assert networks["config"].isna().all()
+
+
+def test_rows_without_scores_are_refused():
+    with pytest.raises(ValueError, match="alignment and line_shape_score in each row of 'linearization_plain'"):
+        recorded_networks("linearization_plain")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from resalign_utils.diagnosis import RULES
 
+NUMBERED = 16  # chapters that have a number on their page; those behind are called by their titles
 PAGE = Path(__file__).resolve().parent.parent / "book" / "rules_table.md"
 
 
@@ -14,7 +15,8 @@ def table() -> str:
     rows = ["| about | numbers that decide | rule | see |", "| --- | --- | --- | --- |"]
     for rule in RULES.values():
         numbers = ", ".join(f"{value:g}" for value in rule.thresholds)
-        chapter = f"{{doc}}`chapter {int(rule.chapter[:2])} <../notebooks/{rule.chapter}>`"
+        number, page = int(rule.chapter[:2]), f"../notebooks/{rule.chapter}"
+        chapter = f"{{doc}}`chapter {number} <{page}>`" if number <= NUMBERED else f"{{doc}}`{page}`"
         rows.append(f"| {rule.name} | {numbers} | {rule.says} | {chapter} |")
     return "\n".join(rows) + "\n"
 

@@ -16,7 +16,10 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -142,21 +145,122 @@ def run_all(paths: list[Path], *, jobs: int = 2, timeout: int = 1800) -> list[st
         return [error for result in results if (error := result.result())]
 
 
-def add_pngs(paths: list[Path]) -> None:
-    """A picture beside each stored Plotly figure, for readers whose viewer (GitHub) draws no Plotly."""
+class Painter:
+    """Draws figures in a process of its own: a browser that hangs can be waited for by no other means, and is ended."""
+
+    def __init__(self, limit: float = 120, draw: Callable[[dict[str, Any]], str] | None = None) -> None:
+        """``limit``: seconds for one figure and the start of the browser; ``draw``: by default Kaleido."""
+        self.limit, self._draw = limit, draw or _drawn
+        self._worker: SpawnProcess | None = None
+        self._line: Any = None
+
+    def png(self, figure: dict[str, Any]) -> str:
+        """The figure as a base64 PNG.
+
+        Raises:
+            TimeoutError: two processes, one after the other, did not draw it in time.
+            RuntimeError: it cannot be drawn.
+        """
+        for _ in range(2):
+            if self._worker is None:
+                self._start()
+            self._line.send(figure)
+            try:
+                if self._line.poll(self.limit):
+                    png, error = self._line.recv()
+                    if error:
+                        raise RuntimeError(error)
+                    return str(png)
+                why = f"was not drawn in {self.limit:g} s"
+            except EOFError:
+                why = "ended the process that drew it"
+            self._end()
+        raise TimeoutError(f"{why}, in two tries")
+
+    def close(self) -> None:
+        """Let the browser go, by force if it stays."""
+        if self._worker is not None:
+            self._line.send(None)
+            self._worker.join(20)
+            self._end()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._line, other = context.Pipe()
+        self._worker = context.Process(target=_paint, args=(other, self._draw))
+        self._worker.start()
+        other.close()  # so that the end of the process is seen on the line
+
+    def _end(self) -> None:
+        """End the process and all that it started."""
+        import psutil  # type: ignore[import-untyped]  # comes with ipykernel
+
+        if self._worker is None:
+            return
+        try:
+            family = psutil.Process(self._worker.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            family = []
+        self._worker.kill()
+        self._worker.join()
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        self._line.close()
+        self._worker = None
+
+
+def _paint(line: Any, draw: Callable[[dict[str, Any]], str]) -> None:
+    """What the process of a `Painter` does: a figure in, a picture or an error out."""
+    while (figure := line.recv()) is not None:
+        try:
+            line.send((draw(figure), ""))
+        except Exception as error:
+            line.send(("", f"{type(error).__name__}: {error}"))
+
+
+def _drawn(figure: dict[str, Any]) -> str:
     import kaleido  # type: ignore[import-untyped]
 
-    kaleido.start_sync_server(silence_warnings=True)  # one browser for all figures
+    kaleido.start_sync_server(silence_warnings=True)  # one browser for all figures: a second call does nothing
+    return png_of(figure)
+
+
+def add_pngs(paths: list[Path], painter: Painter | None = None) -> list[str]:
+    """A picture beside each stored Plotly figure, for readers whose viewer (GitHub) draws no Plotly.
+
+    Returns what could not be drawn, in words; such a figure has no picture then.
+    """
+    painter, failed = painter or Painter(), list[str]()
     try:
         for path in paths:
             nb = nbformat.read(path, as_version=4)
-            outputs = [out.get("data", {}) for cell in nb.cells for out in cell.get("outputs", [])]
-            for data in outputs:
-                if PLOTLY in data:
-                    data["image/png"] = png_of(data[PLOTLY])
+            for number, cell in enumerate(nb.cells, 1):
+                for data in (out.get("data", {}) for out in cell.get("outputs", [])):
+                    if PLOTLY in data:
+                        failed += _add_png(data, f"{path}: cell {number}, {_figure_name(cell)}", painter)
             _write(nb, path)
     finally:
-        kaleido.stop_sync_server(silence_warnings=True)
+        painter.close()
+    return failed
+
+
+def _add_png(data: Any, where: str, painter: Painter) -> list[str]:
+    """Put the picture into an output; returns why not, in a list of one."""
+    data.pop("image/png", None)
+    try:
+        data["image/png"] = painter.png(data[PLOTLY])
+    except TimeoutError as error:
+        fix = "Run this notebook again when the machine is less busy, with a longer --png-timeout, or with --no-png."
+        return [f"{where} {error}. {fix}"]
+    except RuntimeError as error:
+        return [f"{where} cannot be drawn: {error}"]
+    return []
+
+
+def _figure_name(cell: Any) -> str:
+    name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+    return f"figure {name}" if name else "a figure without name"
 
 
 def png_of(figure: dict[str, Any]) -> str:
@@ -193,6 +297,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-png", action="store_true", help="add no PNG fallbacks (no browser needed)")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=int, default=1800, help="seconds for one cell")
+    parser.add_argument("--png-timeout", type=float, default=120, help="seconds for one picture, twice")
     parser.add_argument("paths", nargs="*", type=Path, help="default: the notebooks of _toc.yml")
     return parser.parse_args()
 
@@ -203,7 +308,7 @@ def main() -> int:
     paths = [path.resolve() for path in options.paths] or toc_notebooks()
     failed = [] if options.check else run_all(paths, jobs=options.jobs, timeout=options.timeout)
     if not options.check and not options.no_png and not failed:
-        add_pngs(paths)
+        failed = add_pngs(paths, Painter(options.png_timeout))
     found = failed or ([] if options.no_png else check(paths))
     print("\n".join(found) or f"{len(paths)} notebooks: no problem found")
     return 1 if found else 0

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from docutils import nodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-NUMBER = re.compile(r"[\d\s.,+−\-–—±%×·→/()\[\]⁻⁰¹²³⁴⁵⁶⁷⁸⁹<>≤≥≈~e^]*(ms|s|GB|MB|kB|min|h)?")
+NUMBER = re.compile(r"[\d\s.,+−\-–—～±%×·→/()\[\]⁻⁰¹²³⁴⁵⁶⁷⁸⁹<>≤≥≈~e^]*(ms|s|GB|MB|kB|min|h)?")
+MANY = 5  # columns; more are set in smaller type
 KEEP_TOGETHER = re.compile(r" (?=±)|(?<=±) ")
 
 
@@ -33,6 +34,8 @@ class Tables(SphinxPostTransform):
     def run(self, **kwargs: Any) -> None:
         """Mark the cells of numeric columns with the class `number`, and join what belongs together at ±."""
         for group in self.document.findall(nodes.tgroup):
+            if group["cols"] > MANY and group.parent is not None:
+                group.parent["classes"].append("book-many")
             body = next(iter(group.findall(nodes.tbody)), None)
             if body is None:
                 continue

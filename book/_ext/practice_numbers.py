@@ -228,6 +228,9 @@ def cost(root: Path) -> dict[str, str]:
         values[f"{way}-accuracy"] = f"{100 * accuracy[way].mean():.1f}"
         values[f"{way}-flops"] = _thousands(several, "folded_flops")
         values[f"{way}-parameters"] = _thousands(several, "folded_parameters")
+        (timed,) = (r for r in several if "folded_milliseconds" in r)
+        values[f"{way}-ms"] = f"{timed['folded_milliseconds']:.2f}"
+        values["timed-images"] = f"{timed['images']}"
         if way != "untouched":
             values[f"{way}-loss"] = points(accuracy[way] - accuracy["untouched"], 1)
     values["untouched-size"] = _thousands(digits["untouched"], "parameters")
@@ -267,6 +270,7 @@ def thresholds(_: Path) -> dict[str, str]:
     """What is fixed in the package."""
     named = {name.replace(" ", "-"): rule.thresholds for name, rule in RULES.items()}
     values = {f"rule-{name}": f"{numbers[0]:g}" for name, numbers in named.items()}
+    values["rule-straightness-bent"] = f"{RULES['straightness'].thresholds[1]:g}"
     values["rule-alignment-strong"] = f"{RULES['alignment'].thresholds[1]:g}"
     return values | {"monitor-share": f"{100 * SHARE:g}", "rules": f"{len(RULES)}"}
 

@@ -35,11 +35,13 @@ RULES = {
         ),
         Rule(
             "straightness",
-            (2.0,),
-            "Of the 444 recorded fully-connected networks that fit 99 % of their training images or more, none with a "
-            "line-shape score above 2 had an alignment above 0.19. Up to 2, the interval over inputs is compared with "
-            "the range in which one more untrained network would lie.",
-            "09_counterfactuals",
+            (1.09, 2.0),
+            "Fitted on 419 recorded networks that fit 99 % of their training images, tested on 215 others: of the 85 "
+            "with an alignment of 0.5 or more, 83 have a line-shape score of at most 1.09; of the 130 others all have "
+            "a higher one. Above 2 none of the 634 had an alignment above 0.19. That a network is straighter than its "
+            "untrained twins tells nothing: nearly all trained ones are. Published networks can be otherwise: one "
+            "whose layers share their weights has 0.32 at 9.1.",
+            "21_screening",
         ),
         Rule(
             "alignment",

@@ -90,7 +90,6 @@ def _straightness(found: Diagnosis) -> Verdict | None:
     mean, low, high = interval_of(finite)
     if math.isnan(mean):
         return None
-    (limit,) = RULES["straightness"].thresholds
     null, null_low, null_high = math.nan, math.nan, math.nan
     if found.null is not None:
         each = found.measured.screen.tokens_per_input
@@ -98,12 +97,23 @@ def _straightness(found: Diagnosis) -> Verdict | None:
         null, null_low, null_high = null_range(shapes, found.null.draws[::each])
     beside = "" if math.isnan(null) else f"; untrained twins {_said(null, null_low, null_high)}"
     text = f"Line shape: {_said(mean, low, high)}, where 1 is a straight line{beside}."
-    if low > limit:
-        text += f" Above {limit:g} no alignment worth the name was seen in this book's fully-connected networks."
-    elif not math.isnan(null_low):
+    if not math.isnan(null_low):
         apart = "straighter" if high < null_low else "less straight" if low > null_high else "no straighter"
         text += f" The states march {apart} than in untrained twins."
+    text += _band(low, high)
     return _verdict("straightness", text, value=mean, interval=(low, high), null=null)
+
+
+def _band(low: float, high: float) -> str:
+    """What networks of this line shape had, where its interval lies on one side of a threshold."""
+    straight, bent = RULES["straightness"].thresholds
+    if low > bent:
+        return f" Above {bent:g} no alignment worth the name was seen in the networks trained for this book."
+    if low > straight:
+        return f" Above {straight:g} an alignment of 0.5 or more is rare among the networks trained for this book."
+    if high <= straight:
+        return f" Up to {straight:g} most networks trained for this book have an alignment of 0.5 or more."
+    return ""
 
 
 def _triplets(found: Diagnosis) -> list[Verdict | None]:

@@ -51,8 +51,8 @@ def _fully_connected(config: ResNetConfig, shape: tuple[int, int, int], classes:
 
 def _convolutional(config: ResNetConfig, shape: tuple[int, int, int], classes: int) -> ResNet:
     channels, *sides = shape
-    stride = 2 if min(sides) >= LARGE_IMAGE else 1
-    stem = [_layer(config, channels, config.width, mirror="out", kernel=5, stride=stride)]
+    kernel, stride = (3, 1) if config.kind == "cifar" else (5, 2 if min(sides) >= LARGE_IMAGE else 1)
+    stem = [_layer(config, channels, config.width, mirror="out", kernel=kernel, stride=stride)]
     return _assemble(config, stem, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], classes)
 
 
@@ -60,6 +60,7 @@ _BUILDERS: dict[str, Callable[[ResNetConfig, tuple[int, int, int], int], ResNet]
     "fc": _fully_connected,
     "conv": _convolutional,
     "conv_down": _convolutional,
+    "cifar": _convolutional,
     "repvgg": _convolutional,
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["fc", "conv", "conv_down", "repvgg"]
+Kind = Literal["fc", "conv", "conv_down", "cifar", "repvgg"]
 Activation = Literal["post", "pre"]
 Init = Literal["kaiming", "looks_linear"]
 
@@ -20,14 +20,17 @@ class ResNetConfig:
         kind: ``"fc"``, fully-connected with states of constant width; ``"conv"``, 3×3 convolutions with states of
             constant shape; ``"conv_down"``, the same, but block ``depth // 2``, counted from 0, halves the resolution
             (rounded up) and doubles the channels, and so do the states after it; its skip is a 1×1 convolution P of
-            stride 2, with batch norm in post-activation (He et al. 2016a, option B); ``"repvgg"``, one 3×3 convolution
-            per block with states of constant shape, ``h ← ReLU(BN(3×3 h) + BN(1×1 h) + BN(h))``, which is a plain stack
-            of ``depth + 1`` ReLU layers once its branches are merged (Ding et al. 2021; ``resalign_utils.fold``). The
-            convolutional stem is 5×5, of stride 2 if the image's shorter side has at least 16 pixels, else 1; their
-            head averages over the image.
-        depth: number of blocks L, each of two layers, or of one in ``"repvgg"``; ``"conv_down"`` needs two of them.
-        width: number of units, or of channels, of the state ``h_0``, and of every ``h_ℓ`` but those of ``"conv_down"``
-            after the block that doubles it.
+            stride 2, with batch norm in post-activation (He et al. 2016a, option B); ``"cifar"``, three stages of
+            ``depth / 3`` blocks, of which the second and the third begin with such a block: ResNet-20 is ``depth=9,
+            width=16``, ResNet-56 ``depth=27`` (He et al. 2016a, section 4.2, there with option A); ``"repvgg"``, one
+            3×3 convolution per block with states of constant shape, ``h ← ReLU(BN(3×3 h) + BN(1×1 h) + BN(h))``, which
+            is a plain stack of ``depth + 1`` ReLU layers once its branches are merged (Ding et al. 2021;
+            ``resalign_utils.fold``). The convolutional stem is 5×5, of stride 2 if the image's shorter side has at
+            least 16 pixels, else 1, and 3×3 of stride 1 in ``"cifar"``; their head averages over the image.
+        depth: number of blocks L, each of two layers, or of one in ``"repvgg"``; ``"conv_down"`` needs two of them,
+            ``"cifar"`` a multiple of three.
+        width: number of units, or of channels, of the state ``h_0``, and of every ``h_ℓ`` before the first block that
+            doubles it.
         skip: ``True`` or ``False`` for all blocks, one factor λ, or one factor per block. λ scales the skip
             path only, never the branch and so never its Jacobian; where it is 0 there is no P. ``"repvgg"`` has the
             branch BN(h) where it is 1, and not where it is 0; it knows no other factor, and no other value than the
@@ -70,6 +73,8 @@ class ResNetConfig:
                 raise ValueError(f"{field} must be a whole number of at least 1; got {value!r}.")
         if self.kind == "conv_down" and self.depth < 2:
             raise ValueError(f"kind='conv_down' downsamples in a later block: depth must be ≥ 2; got {self.depth}.")
+        if self.kind == "cifar" and self.depth % 3:
+            raise ValueError(f"kind='cifar' has three stages of one size: depth must be 3, 6, 9, …; got {self.depth}.")
         if not 0.0 <= self.stochastic_depth < 1.0:
             raise ValueError(f"stochastic_depth must lie in [0, 1); got {self.stochastic_depth!r}.")
         if self.init == "looks_linear" and self.width % 2:
@@ -102,5 +107,8 @@ class ResNetConfig:
     @property
     def widths(self) -> tuple[int, ...]:
         """Number of units, or of channels, of h_0..h_L."""
+        if self.kind == "cifar":
+            stage = self.depth // 3
+            return (self.width,) * (stage + 1) + (2 * self.width,) * stage + (4 * self.width,) * stage
         wide = self.depth - self.depth // 2 if self.kind == "conv_down" else 0
         return (self.width,) * (self.depth + 1 - wide) + (2 * self.width,) * wide

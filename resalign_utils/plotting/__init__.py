@@ -17,6 +17,7 @@ from ._trajectories import trajectories, trajectories_over_training
 from .chapters._images import image_grid
 from .chapters._map import MapCell, alignment_map
 from .chapters._path_lengths import bars, path_lengths
+from .chapters._points import point_panels
 from .chapters._schemes import block_diagram, frame_schemes
 from .chapters._sliders import score_matrices, way_covered
 from .chapters._sweep import LinearizedPoint, linearization_sweep
@@ -46,6 +47,7 @@ __all__ = [
     "linearization_sweep",
     "packed_plotly",
     "path_lengths",
+    "point_panels",
     "score_matrices",
     "score_matrix",
     "spectra",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..formatting import format_number
-from ._colours import GRID, Style, condition_styles, faded
+from ._colours import GRID, INK, Style, condition_styles, faded
 from ._curves import said
 from ._inputs import Array, Line, as_array, small
 from ._theme import add_line, add_note, as_html, log_axis, side_by_side
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 _SHAPE = "group → row → (seeds,), or group → row → series → (seeds,), or row → (seeds,)"
 _DASHES = ("dash", "dot", "dashdot")
+# Pixels: the rings of the seeds stand clear of their mean and its bar, and a series of the one above it.
+_SERIES, _BELOW, _BETWEEN = 20, 10, 16
 
 
 class _Dots(NamedTuple):
-    """The seeds (NaN: no value) of one series in one row, and where it stands, counted downwards from 0."""
+    """The seeds (NaN: no value) of one series in one row; where its mean stands, in rows from the top, and they."""
 
     series: str
     row: str
     y: float
+    below: float
     seeds: Array
 
 
@@ -38,7 +41,7 @@ def condition_dots(
     repeat: str = "seed",
     height: int | None = None,
 ) -> go.Figure:
-    """Draw a row of dots per condition: a small one per seed, a large one for the mean with a bar of ± 1 sd over seeds.
+    """Draw a row per condition: the mean as a dot on a bar of ± 1 sd over seeds, and a ring below it per seed.
 
     Args:
         values: group → row → (seeds,), with the group's name above its rows; or row → (seeds,) without groups. To
@@ -47,31 +50,35 @@ def condition_dots(
         x_label: what the numbers are, with their unit.
         reference: name → place of a vertical line, for instance the value of the baseline.
         log_x: logarithmic axis; mean and deviation are then of the logarithm (geometric).
-        repeat: what a small dot is, for the note; "input".
+        repeat: what a ring is, for the note; "input".
         height: of the figure in pixels; by default as the number of rows asks.
 
     Raises:
         ValueError: no row, values of another shape, or a logarithm of what is not positive.
     """
-    ticks, dots = _placed(_nested(values))
+    groups = _nested(values)
+    series = list(dict.fromkeys(name for rows in groups.values() for row in rows.values() for name in row))
+    ticks, dots = _placed(groups, series)
     marks = {str(name): float(value) for name, value in (reference or {}).items()}
     every = np.concatenate([*(each.seeds for each in dots), [*marks.values()]])
     if log_x and (every <= 0).any():
         raise ValueError("condition_dots: values ≤ 0 cannot be shown on a logarithmic axis. Leave them out.")
-    figure = side_by_side([""], height=height or 175 + 25 * len(ticks))
+    figure = side_by_side([""], height=height or 175 + _row_height(len(series)) * len(ticks))
     for number, (name, value) in enumerate(marks.items()):
         add_line(figure, f"{name}: {format_number(value)}", dash=_DASHES[number % len(_DASHES)], x=value)
-    series = list(dict.fromkeys(each.series for each in dots))
     unnamed = "" if "trained" in series else "trained"  # a series without a name looks like what is trained
     styles = condition_styles(name or unnamed for name in series)
     for name in series:
         mine = [each for each in dots if each.series == name and np.isfinite(each.seeds).any()]
         if mine:
-            figure.add_traces(_traces(name, mine, styles[name or unnamed], as_html(x_label), log_x, repeat))
+            style = styles[name or unnamed]
+            figure.add_trace(_seeds(name, mine, style, as_html(x_label), repeat, tint=0.35 * (len(series) > 1)))
+            figure.add_trace(_means(name, mine, style, as_html(x_label), repeat, log=log_x))
     rows = {"tickvals": [*range(len(ticks))], "ticktext": ticks, "range": [len(ticks) - 0.4, -0.6]}
-    figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **rows)
+    standoff = {"ticklabelstandoff": 6}  # a reference at the edge of the panel would run through the names of the rows
+    figure.update_yaxes(ticks="", showline=False, fixedrange=True, gridcolor=GRID, **rows, **standoff)
     figure.update_xaxes(title_text=as_html(x_label), **(log_axis([every]) if log_x else {}))
-    add_note(figure, f"large: mean ± 1 sd over {repeat}s, small: one {repeat}")
+    add_note(figure, f"filled: mean ± 1 sd over {repeat}s, ring below it: one {repeat}")
     return figure.update_layout(margin={"t": 24})
 
 
@@ -101,16 +108,22 @@ def _series(row: str, parts: Any) -> dict[str, Array]:
     return arrays
 
 
-def _placed(groups: dict[str, dict[str, dict[str, Array]]]) -> tuple[list[str], list[_Dots]]:
+def _row_height(series: int) -> int:
+    return _SERIES * (series - 1) + _BELOW + _BETWEEN
+
+
+def _placed(groups: dict[str, dict[str, dict[str, Array]]], names: list[str]) -> tuple[list[str], list[_Dots]]:
     """Texts of all headings and rows from top to bottom, and where each series of a row stands."""
-    names = list(dict.fromkeys(name for rows in groups.values() for row in rows.values() for name in row))
-    offsets = np.linspace(-0.23, 0.23, len(names)).tolist() if names[1:] else [0.0]
+    pixels = 1 / _row_height(len(names))
+    first = -pixels * (_SERIES * (len(names) - 1) + _BELOW) / 2 if names[1:] else 0.0  # one stands on the row's line
+    places = {name: first + pixels * _SERIES * number for number, name in enumerate(names)}
     ticks: list[str] = []
     dots = []
     for group, rows in groups.items():
         ticks += [f"<b>{as_html(group)}</b>"] if group else []
         for row, parts in rows.items():
-            dots += [_Dots(name, row, len(ticks) + offsets[names.index(name)], parts[name]) for name in parts]
+            tops = {name: len(ticks) + places[name] for name in parts}
+            dots += [_Dots(name, row, tops[name], tops[name] + pixels * _BELOW, parts[name]) for name in parts]
             missing = sum(int(np.isnan(seeds).sum()) for seeds in parts.values())
             known = sum(int(np.isfinite(seeds).sum()) for seeds in parts.values())
             note = "" if not missing else f" ({missing} without value)" if known else " (no value)"
@@ -118,28 +131,41 @@ def _placed(groups: dict[str, dict[str, dict[str, Array]]]) -> tuple[list[str], 
     return ticks, dots
 
 
-def _traces(name: str, dots: list[_Dots], style: Style, label: str, log: bool, repeat: str) -> list[Any]:
-    """The seeds, pale and small, and the means with their bars: one legend entry."""
+def _group(name: str) -> dict[str, Any]:
+    """What the two traces of a series share: one click in the legend hides both."""
+    return {"mode": "markers", "legendgroup": name or "mean"}
+
+
+def _seeds(name: str, dots: list[_Dots], style: Style, label: str, repeat: str, *, tint: float) -> go.Scatter:
+    """Rings in ink, seen on any ground; where several series stand in a row, filled with a tint of their own."""
+    import plotly.graph_objects as go
+
+    title = f"{name}, " if name else ""
+    ring = {"size": 7, "symbol": style.marker, "color": faded(style.colour, tint), "line": {"color": INK, "width": 1.4}}
+    return go.Scatter(
+        x=small(np.concatenate([each.seeds for each in dots])),
+        y=small(np.concatenate([np.full(len(each.seeds), each.below) for each in dots])),
+        marker=ring,
+        name=f"{title}one {repeat}",
+        showlegend=False,
+        hovertemplate=f"{title}one {repeat}<br>{label}: %{{x:.3~r}}<extra></extra>",
+        **_group(name),
+    )
+
+
+def _means(name: str, dots: list[_Dots], style: Style, label: str, repeat: str, *, log: bool) -> go.Scatter:
+    """The means with their bars: the entry of the legend."""
     import plotly.graph_objects as go
 
     lines = [Line(np.zeros(1), each.seeds[:, None], log=log) for each in dots]
     mean, low, high = (np.concatenate([getattr(line, part) for line in lines]) for part in ("mean", "low", "high"))
-    bar = {"type": "data", "symmetric": False, "thickness": 1.8, "width": 0, "color": style.colour}
-    title, common = f"{name}, " if name else "", {"mode": "markers", "legendgroup": name or "mean"}
-    seeds = go.Scatter(
-        x=small(np.concatenate([each.seeds for each in dots])),
-        y=small(np.concatenate([np.full(len(each.seeds), each.y) for each in dots])),
-        marker={"size": 5, "symbol": style.marker, "color": faded(style.colour, 0.45)},
-        name=f"{title}one {repeat}",
-        showlegend=False,
-        hoverinfo="skip",
-        **common,
-    )
+    bar = {"type": "data", "symmetric": False, "thickness": 1.8, "width": 4, "color": style.colour}
+    title = f"{name}, " if name else ""
     tips = [
         f"{title}{as_html(each.row)}<br>{label}: {said(line)[0]}<br>{repeat}s: {np.isfinite(each.seeds).sum()}"
         for each, line in zip(dots, lines, strict=True)
     ]
-    means = go.Scatter(
+    return go.Scatter(
         x=small(mean),
         y=small([each.y for each in dots]),
         marker={"size": 10, "symbol": style.marker, "color": style.colour},
@@ -147,6 +173,5 @@ def _traces(name: str, dots: list[_Dots], style: Style, label: str, log: bool, r
         name=name or "mean",
         text=tips,
         hovertemplate="%{text}<extra></extra>",
-        **common,
+        **_group(name),
     )
-    return [seeds, means]

@@ -34,9 +34,13 @@ class Inputs:
         return self.tensors[0]
 
     def call(self, model: nn.Module) -> Any:
-        """What the model returns at these inputs."""
+        """What the model returns at these inputs; an error of its own says how it was called."""
         args, kwargs = self.build([tensor.clone() for tensor in self.tensors])  # its first layer may work in place
-        return model(*args, **kwargs)
+        try:
+            return model(*args, **kwargs)
+        except Exception as error:
+            error.add_note(_called(model, args, kwargs))
+            raise
 
     def arguments(self) -> ModelInputs:
         """The same as a tuple of positional or a dictionary of keyword arguments."""
@@ -90,6 +94,22 @@ def inputs_of(x: ModelInputs) -> Inputs:
         return ((), built) if isinstance(built, dict) else (built, {})
 
     return Inputs(tuple(leaves[i] for i in rowwise), build)
+
+
+def _called(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """How the model was called, for whoever reads its error; what a second argument is taken for."""
+
+    def told(value: Any) -> str:
+        return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+    said = [*map(told, args), *(f"{name}={told(value)}" for name, value in kwargs.items())]
+    text = f"resalign_utils called {type(model).__name__} with ({', '.join(said)})."
+    if len(args) > 1:
+        text += (
+            " A tuple of inputs is taken for the model's positional arguments: labels are given apart, as "
+            "ra.diagnose(model, x, labels=y), and have no place in other measurements."
+        )
+    return text
 
 
 def tensors_of(output: Any) -> list[Tensor]:

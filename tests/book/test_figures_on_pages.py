@@ -5,6 +5,8 @@ import pytest
 from browsing import COLLISIONS, PALE, SIDE_BY_SIDE, STATE, click, controls, fits, press, tab_to, wait_until
 from plotly.subplots import make_subplots
 
+from resalign_utils.plotting import condition_dots
+
 SCRIPTS = ("plotly.min", "figure-theme", "figure-panels", "figure-stacking", "figure-controls", "book-plotly")
 INK = "#222222"
 
@@ -179,6 +181,13 @@ def test_each_stacked_panel_has_its_own_titles_and_ticks(visit):
     assert all(0 < panel - (title - top) < 40 for panel, title in zip(tops, titles, strict=True)), (tops, titles)
 
 
+def test_rows_with_names_keep_their_height_on_a_phone(visit):
+    figure = condition_dots({f"condition {n}": [n, n + 1] for n in range(19)}, x_label="alignment", height=700)
+    _, target = opened(visit, figure, width=390)
+    apart = target.evaluate("gd => gd._fullLayout.yaxis.d2p(0) - gd._fullLayout.yaxis.d2p(1)")
+    assert abs(apart) > 25, "a figure about as wide as high was taken for a square"
+
+
 COLOURS = """gd => {
     const fill = name => getComputedStyle(gd.querySelector(name)).fill;
     const line = gd.querySelectorAll('.scatterlayer .js-line');
@@ -211,6 +220,13 @@ def test_a_figure_follows_the_theme(visit):
     assert not page.evaluate(PALE)
     page.evaluate("document.documentElement.dataset.theme = 'light'")
     assert wait_until(page, lambda: target.evaluate(COLOURS) == light, 5000), "the light figure did not come back"
+
+
+@pytest.mark.parametrize(("ground", "shown"), [("#bdbdbd", "#bdbdbd"), ("#ffffff", "rgba(0,0,0,0)")])
+def test_a_heat_map_keeps_the_grey_of_what_has_no_value_in_the_dark(visit, ground, shown):
+    figure = go.Figure(go.Heatmap(z=[[1.0, None], [None, 0.5]]), layout={"plot_bgcolor": ground})
+    _, target = opened(visit, figure, theme="dark")
+    assert target.evaluate("gd => gd._fullLayout.plot_bgcolor") == shown
 
 
 def test_a_frame_stays_when_the_theme_is_switched(visit):

@@ -75,7 +75,7 @@ def skip_by_hand(block, h, config, factor, downsamples):
     return factor * h
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "cifar"])
 @pytest.mark.parametrize(("activation", "norm"), ORDERS)
 @pytest.mark.parametrize("skip", [True, False, 0.5, (0.0, 1.0, -2.0), (-2.0, 0.0, 1.0)])
 def test_forward_equals_the_formula_written_by_hand(images, kind, activation, norm, skip):
@@ -88,7 +88,7 @@ def test_forward_equals_the_formula_written_by_hand(images, kind, activation, no
         h = np.maximum(layer(rest[0], h) if norm else h, 0)
     factors = {True: (1, 1, 1), False: (0, 0, 0), 0.5: (0.5, 0.5, 0.5)}.get(skip, skip)
     for index, (block, factor) in enumerate(zip(model.blocks, factors, strict=True)):
-        downsamples = kind == "conv_down" and index == 1  # 3 // 2
+        downsamples = index in {"conv_down": (1,), "cifar": (1, 2)}.get(kind, ())  # 3 // 2; every stage but the first
         f = branch_by_hand(block, h, config, 2 if downsamples else 1)
         z = skip_by_hand(block, h, config, factor, downsamples) + f
         h = np.maximum(z, 0) if activation == "post" else z
@@ -115,6 +115,20 @@ def test_shapes_are_those_of_the_configuration(images, kind, activation, norm):
     assert all((module.bias is None) == norm for block in model.blocks for module in block.branch if is_linear(module))
     assert (next(filter(is_linear, model.stem)).bias is None) == norm
     assert model.head[-1].bias is not None  # no norm after the classifier
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(9, 269_722), (27, 853_018)])
+def test_cifar_networks_are_resnet_20_and_56(depth, parameters):
+    x = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    data = ImageData.from_tensors(x, torch.arange(10), x, torch.arange(10), name="ten")
+    model = build_model(ResNetConfig(depth, 16, "cifar"), data)
+    projections = 16 * 32 + 32 * 64 + 2 * (32 + 64)  # option B instead of A
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters + projections
+    h, shapes = model.stem(x), []
+    for block in model.blocks:
+        h = block(h)
+        shapes.append(tuple(h.shape[1:]))
+    assert shapes == [shape for shape in ((16, 32, 32), (32, 16, 16), (64, 8, 8)) for _ in range(depth // 3)]
 
 
 @pytest.mark.parametrize(("side", "stem", "last"), [(7, 7, 4), (8, 8, 4), (15, 15, 8), (16, 8, 4), (28, 14, 7)])
@@ -336,7 +350,8 @@ def test_printed_block_says_its_skip_and_outer_activation(blobs):
 @pytest.mark.parametrize(
     ("choice", "text"),
     [
-        ({"kind": "mlp"}, "kind must be one of 'fc', 'conv', 'conv_down', 'repvgg'; got 'mlp'"),
+        ({"kind": "mlp"}, "kind must be one of 'fc', 'conv', 'conv_down', 'cifar', 'repvgg'; got 'mlp'"),
+        ({"kind": "cifar", "depth": 4}, r"kind='cifar' has three stages of one size: depth must be 3, 6, 9, …; got 4"),
         ({"activation": "relu"}, "activation must be one of 'post', 'pre'; got 'relu'"),
         ({"init": "zeros"}, "init must be one of 'kaiming', 'looks_linear'; got 'zeros'"),
         ({"kind": "conv_down", "depth": 1}, "kind='conv_down' downsamples in a later block: depth must be ≥ 2; got 1"),

@@ -36,6 +36,8 @@ LINES = {"trained": ([1, 2, 3], random(4, 3).exp()), "loss": ([1, 2, 3], [3.0, m
 ROWS = {"a": {"on": {"trained": random(3), "no skip": random(3)}, "off": {"trained": random(3)}}, "b": {"2": [0.25]}}
 GAINS = {f"a − {i}": (random(3, seed=i) + 1, 1.0, -0.5, 2.5 + i) for i in range(5)}
 LENGTHS = {"trained": torch.tensor([1.0, 5, 10, 10, 5, 1]) / 32, "no skip": torch.eye(12)[11]}
+DOTS = {"a": {"trained": (random(5).exp(), random(5)), "no skip": (random(3).exp(), random(3))}, "b": {"x": ([1], [2])}}
+MARKS = {"x_marks": {"limit": 2}, "y_marks": {"aligned": 0.5}}
 XY = {"x_label": "epoch", "y_label": "loss"}
 CASES = {
     "trajectories": (plotting.trajectories, (states(), LABELS), {}),
@@ -54,6 +56,11 @@ CASES = {
     "differences": (plotting.difference_dots, (GAINS,), {"x_label": "gain, points"}),
     "bars": (plotting.bars, (LINES,), XY),
     "path lengths": (plotting.path_lengths, (LENGTHS,), {}),
+    "points": (
+        plotting.point_panels,
+        (DOTS,),
+        XY | {"log_x": True, "x_marks": {"limit": 2}, "y_marks": {"aligned": 0.5}},
+    ),
     "unit paths": (plotting.unit_paths, ({"channel-wise": [[1, 0], [0, 1]]}, {"channel-wise": [[0, 1]]}), {}),
 }
 

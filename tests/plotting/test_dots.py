@@ -39,6 +39,36 @@ def test_headings_stand_above_their_rows_from_top_to_bottom():
     assert figure.layout.yaxis.range[0] > 5 > 0 > figure.layout.yaxis.range[1]
 
 
+def pixels_of_a_row(figure):
+    """As the browser draws them: what the margins, axis, note and legend leave."""
+    low, high = figure.layout.yaxis.range
+    return (figure.layout.height - 155) / (low - high)
+
+
+def contrast(colour, ground="#ffffff"):
+    """WCAG's, of an opaque colour."""
+    lights = []
+    for one in (colour, ground):
+        parts = [int(one[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(lights) / min(lights)
+
+
+@pytest.mark.parametrize("values", [GROUPED, {"a": [1.0, 2.0]}])
+def test_rings_of_seeds_are_seen_and_touch_neither_their_mean_nor_another_series(values):
+    figure = draw(values)
+    rings = [trace for trace in figure.data if "one seed" in trace.name]
+    for trace in rings:
+        outline = trace.marker.line
+        assert contrast(outline.color) > 3
+        assert len({outline.color[i : i + 2] for i in (1, 3, 5)}) == 1, "only a pure grey is turned over in the dark"
+        assert outline.width >= 1
+    places = sorted({float(y) for trace in figure.data for y in trace.y})
+    assert min(np.diff(places)) * pixels_of_a_row(figure) > 9
+    assert len({trace.marker.color for trace in rings}) == len(rings)  # tints of their own
+
+
 def test_means_have_bars_of_one_deviation_and_seeds_stand_beside():
     figure = draw()
     means = named(figure, "trained")
@@ -49,7 +79,8 @@ def test_means_have_bars_of_one_deviation_and_seeds_stand_beside():
     assert means.text[1].endswith("<br>seeds: 1")
     seeds = named(figure, "trained, one seed")
     close(seeds.x, [1, 3, 4, math.nan])
-    close(seeds.y, np.repeat(means.y, 2))
+    below = np.asarray(seeds.y) - np.repeat(means.y, 2)
+    assert (below * pixels_of_a_row(figure) > 9).all(), "a ring of radius 4 lies on its mean of radius 5"
     assert (np.round(means.y) == [1, 2]).all()
     assert (means.y < named(figure, "no skip").y[0]).any()  # series stand apart within a row
     assert len({*means.y[:1], *named(figure, "no skip").y[:1]}) == 2
@@ -143,4 +174,4 @@ def test_small_dots_are_called_what_they_are():
     close(named(figure, "one input").x, [1, 2])
     assert named(figure, "mean").text[0].endswith("<br>inputs: 2")
     words = figure.layout.legend.title.text.replace("<br>", " ")
-    assert words == "large: mean ± 1 sd over inputs, small: one input"
+    assert words == "filled: mean ± 1 sd over inputs, ring below it: one input"

@@ -18,7 +18,9 @@ def drawn(figure, axis, mode):
 
 
 def test_titles_say_which_lengths_there_are_and_their_mean():
-    titles = [note.text.replace("<br>", " ") for note in unit_paths(UNITS, PATHS).layout.annotations]
+    written = [note.text for note in unit_paths(UNITS, PATHS).layout.annotations]
+    assert max(len(line) for title in written for line in title.split("<br>")) < 36, "of two panels, and is cut"
+    titles = [title.replace("<br>", " ") for title in written]
     assert titles[0] == "channel-wise: paths of length 1 to 3, mean 2"
     assert titles[1] == "layer-wise: all paths of length 2, mean 2"
 

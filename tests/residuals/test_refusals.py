@@ -283,6 +283,25 @@ class Output(dict):
     logits = property(lambda self: self["logits"])
 
 
+def test_labels_in_the_place_of_an_argument_are_explained_beside_the_models_own_error(small):
+    model, x = small
+    with pytest.raises(TypeError, match="positional argument") as caught:
+        trace(model, (x, torch.zeros(len(x), dtype=torch.long)))
+    (note,) = caught.value.__notes__
+    assert note.startswith(
+        f"resalign_utils called ResNet with ({tuple(x.shape)} torch.float64, ({len(x)},) torch.int64)."
+    )
+    assert "labels are given apart, as ra.diagnose(model, x, labels=y)" in note
+
+
+def test_a_models_own_error_says_how_it_was_called(small):
+    model, x = small
+    with pytest.raises(RuntimeError) as caught:
+        trace(model, x[:, :, :, :1].contiguous())
+    (note,) = caught.value.__notes__
+    assert note == f"resalign_utils called ResNet with ({tuple(x[:, :, :, :1].shape)} torch.float64)."
+
+
 @pytest.mark.parametrize(
     "answer", [lambda y: (y, None), lambda y: [y], lambda y: Output(logits=y), lambda y: {"out": y}]
 )

@@ -1,11 +1,14 @@
 """Cards of chapters, citations, marks of strength, and figures of notebooks on other pages."""
 
+import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tools import build_book
+from tools.notebook_rules import ROOT
 
 sys.path.append(str(Path(build_book.__file__).resolve().parents[1] / "book" / "_ext"))
 import book_assets
@@ -121,3 +124,19 @@ def test_badges_of_another_page():
     found = book_assets.BADGES.search("x <!-- badges: book/first_figure --> y")
     assert found[1] == "book/first_figure"
     assert book_assets.BADGES.search("<!-- badges -->")[1] is None
+
+
+MARKED = re.compile(r"notebooks/(\w+)>`[^{]*\{strength\}`(\w+), \d seeds?")
+TRAINS = re.compile(r"ra\.(load_or_train|over_seeds|train|fit_unconstrained_jacobians)\(")
+
+
+def test_a_finding_is_called_recorded_or_live_as_its_chapter_has_it():
+    marks = MARKED.findall((ROOT / "book" / "intro.md").read_text(encoding="utf-8"))
+    assert len(marks) > 10
+    wrong = []
+    for name, mark in marks:
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        found = {"recorded": "ra.recorded(" in code, "live": bool(TRAINS.search(code))}
+        wrong += [] if found[mark] else [f"{name}: {mark}"]
+    assert not wrong

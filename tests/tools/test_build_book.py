@@ -94,7 +94,7 @@ def test_docstrings_are_escaped(line, escaped):
 
 
 @pytest.mark.parametrize(
-    "text", ["0.5", "78.9 ± 0.5", "−4e-07", "72,458 → 71,370", "12 ms", "–", "", "10⁻³", "[0.1, 0.2]"]
+    "text", ["0.5", "78.9 ± 0.5", "−4e-07", "72,458 → 71,370", "12 ms", "–", "", "10⁻³", "[0.1, 0.2]", "116～132"]
 )
 def test_numbers_are_known_as_such(text):
     assert book_tables.is_number(text)

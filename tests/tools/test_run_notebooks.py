@@ -3,13 +3,15 @@
 import json
 import os
 import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools.notebook_rules import PLOTLY
-from tools.run_notebooks import METADATA, check, normalise, run_one
+from tools.run_notebooks import METADATA, Painter, add_pngs, check, normalise, run_one
 
 
 @pytest.fixture
@@ -86,3 +88,55 @@ def test_normalise_keeps_no_traces_of_the_machine():
 def test_check_names_the_notebook(monkeypatch, tmp_path):
     monkeypatch.setattr("tools.run_notebooks.problems", lambda path: ["cell 2: stderr is stored"])
     assert check([tmp_path / "07_x.ipynb"]) == ["07_x.ipynb: cell 2: stderr is stored"]
+
+
+def picture(figure):
+    """In the place of Kaleido; what it does stands in the figure."""
+    for deed, values in figure["layout"].items():
+        if deed == "hang":
+            (folder,) = values
+            with open(f"{folder}/tries", "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(600)
+        elif deed == "refuse":
+            raise ValueError(*values)
+        elif deed == "die":
+            os._exit(1)
+    return "png of " + figure["data"][0]["name"]
+
+
+def drawn_notebook(path, *layouts):
+    """A notebook with a figure a layout, named fig-0, fig-1, …"""
+    cells = [new_markdown_cell("# One")]
+    for number, layout in enumerate(layouts):
+        figure = {"data": [{"name": f"trace {number}"}], "layout": layout}
+        output = nbformat.v4.new_output("display_data", data={PLOTLY: figure, "image/png": "old"})
+        metadata = {"mystnb": {"figure": {"name": f"fig-{number}"}}}
+        cells.append(new_code_cell("x", outputs=[output], metadata=metadata))
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def pictures(path):
+    return [cell.outputs[0].data.get("image/png") for cell in stored(path).cells[1:]]
+
+
+def test_a_picture_that_hangs_is_tried_twice_and_named_and_the_others_are_drawn(tmp_path):
+    path = drawn_notebook(tmp_path / "07_x.ipynb", {}, {"hang": [str(tmp_path)]}, {})
+    start = time.monotonic()
+    (error,) = add_pngs([path], Painter(limit=15, draw=picture))
+    assert time.monotonic() - start < 100
+    assert error.startswith(f"{path}: cell 3, figure fig-1 was not drawn in 15 s, in two tries.")
+    assert "--png-timeout" in error
+    assert pictures(path) == ["png of trace 0", None, "png of trace 2"]  # no picture rather than an old one
+    tries = [int(line) for line in (tmp_path / "tries").read_text().split()]
+    assert len({*tries}) == 2
+    assert not any(psutil.pid_exists(pid) for pid in tries), "a process that hangs was left"
+
+
+def test_a_picture_that_cannot_be_drawn_is_named(tmp_path):
+    path = drawn_notebook(tmp_path / "07_x.ipynb", {"refuse": ["no such trace"]}, {"die": []}, {})
+    refused, died = add_pngs([path], Painter(limit=30, draw=picture))
+    assert refused == f"{path}: cell 2, figure fig-0 cannot be drawn: ValueError: no such trace"
+    assert "cell 3, figure fig-1 ended the process that drew it, in two tries." in died
+    assert pictures(path) == [None, None, "png of trace 2"]

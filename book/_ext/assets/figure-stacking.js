@@ -44,7 +44,9 @@ const bookStacking = (() => {
       const axes = [...panel.axes.x, ...panel.axes.y].map((id) => layout[key(id)] || {});
       const old = (panel.y[1] - panel.y[0]) * place.oldHeight;
       const shape = old / ((panel.x[1] - panel.x[0]) * place.oldWidth);
-      const keeps = panel.scenes.size || axes.some((axis) => axis.scaleanchor) || Math.abs(shape - 1) < 0.1;
+      const lists = [...panel.axes.y].some((id) => layout[key(id)]?.ticktext && layout[key(id)].fixedrange); // rows with names
+      const square = Math.abs(shape - 1) < 0.1 && !lists;
+      const keeps = panel.scenes.size || axes.some((axis) => axis.scaleanchor) || square;
       if (keeps) panel.height = Math.min(shape, 1.1) * place.width;
       else panel.height = row.panels.length > 1 ? Math.min(old, 0.75 * place.width) : old;
       for (const id of panel.axes.y) fitTitle(layout[key(id)], panel.height + 24);

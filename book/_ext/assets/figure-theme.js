@@ -74,6 +74,12 @@ const bookTheme = (() => {
     return (axis) => axes.has(String(axis || "x").replace(/ domain$/, ""));
   }
 
+  // Behind a heat map: grey where it has no value, as its note says; white paper is the page's.
+  function ground({ data, layout }) {
+    const own = data.some((trace) => trace.type === "heatmap") && parse(layout.plot_bgcolor);
+    return own && contrast(own.slice(0, 3), [255, 255, 255]) > 1.1 ? layout.plot_bgcolor : "rgba(0,0,0,0)";
+  }
+
   // `figure` as it is drawn on the present ground.
   function dress(figure) {
     if (!isDark()) return figure;
@@ -88,7 +94,7 @@ const bookTheme = (() => {
     if (figure.layout.shapes)
       layout.shapes = figure.layout.shapes.map((shape, index) => (keeps(shape.xref) ? shape : layout.shapes[index]));
     const ink = write([...[34, 34, 34].map(turned), 1]);
-    Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" });
+    Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: ground(figure) });
     layout.font = { color: layout.template?.layout?.font?.color || ink, ...layout.font };
     const frames = figure.frames.map((frame) => ({
       ...frame,

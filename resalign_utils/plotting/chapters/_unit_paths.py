@@ -88,7 +88,7 @@ def _title(name: str, grid: NDArray[np.int64]) -> str:
     """Name, the lengths that paths can have, and the mean over all paths."""
     low, high = int(grid.min(1).sum()), int(grid.max(1).sum())
     lengths = f"all paths of length {low}" if low == high else f"paths of length {low} to {high}"
-    return f"{name}: {lengths}, mean {format_number(float(grid.mean(1).sum()))}"
+    return f"{name}:<br>{lengths}, mean {format_number(float(grid.mean(1).sum()))}"
 
 
 def _path(name: str, grid: NDArray[np.int64], path: Sequence[int], dash: str) -> Any:
