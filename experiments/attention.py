@@ -1,9 +1,9 @@
 """Do transformers show Residual Alignment, and does the decay time carry over to them? For chapter 18.
 
-python -m experiments.attention          writes ``results/attention.json``
-python -m experiments.attention controls  writes ``results/attention_controls.json``: post-norm, skips, other images, longer
-python -m experiments.attention more     writes ``results/attention_more.json``: what was asked and has not been run
-python -m experiments.attention paper    writes ``results/attention_paper.json``, for which a GPU is wanted
+python -m experiments.attention            writes ``results/attention.json``
+python -m experiments.attention controls   ``results/attention_controls.json``: post-norm, skips, other images, longer
+python -m experiments.attention more       ``results/attention_more.json``: what was asked and has not been run
+python -m experiments.attention paper      ``results/attention_paper.json``, for which a GPU is wanted
 
 The first takes about ten minutes of one core, the second half an hour; networks and measurements are kept, so that an
 interrupted command goes on where it was. The third trains wider and deeper networks on all images of Fashion-MNIST

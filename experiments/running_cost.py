@@ -24,7 +24,7 @@ Writes ``results/running_cost.json``.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
@@ -102,14 +102,18 @@ def linearised(run: ra.Run, granularity: Granularity, target: float) -> tuple[nn
 
 def direct(data: ra.ImageData, layers: int, seed: int) -> tuple[nn.Module, Row]:
     """A plain network of so many layers of ReLUs, with the recipe of the base and all epochs of the two trainings."""
-    sizes = [data.train_x[0].numel(), *[WIDTH] * layers]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        inner = [part for a, b in pairwise(sizes) for part in _layer(a, b)]
-        model = nn.Sequential(nn.Flatten(), *inner, nn.Linear(sizes[-1], data.num_classes))
+    model = feed_forward([data.train_x[0].numel(), *[WIDTH] * layers], data.num_classes, seed)
     config = ra.TrainConfig(epochs=EPOCHS + MORE, lr=0.4, seed=seed)
     decides = {"direct": layers, "width": WIDTH, "train": asdict(config)}
     return model, kept("running-cost-direct", decides, model, data, lambda folder: ra.train(model, data, config))
+
+
+def feed_forward(sizes: Sequence[int], classes: int, seed: int) -> nn.Sequential:
+    """An untrained plain network: images of ``sizes[0]`` numbers, then a layer of ReLUs for each further size."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inner = [part for a, b in pairwise(sizes) for part in _layer(a, b)]
+        return nn.Sequential(nn.Flatten(), *inner, nn.Linear(sizes[-1], classes))
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -99,7 +99,12 @@ class LinearizationHistory:
 
 
 def post_train(
-    model: nn.Module, data: ImageData, config: LinearizationConfig, *, checkpoint: Checkpoint | None = None
+    model: nn.Module,
+    data: ImageData,
+    config: LinearizationConfig,
+    *,
+    keep: Collection[str] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> LinearizationHistory:
     """Train a linearised copy in place, with the penalty that makes its units linear; it is left in eval mode.
 
@@ -108,6 +113,8 @@ def post_train(
             exactly 1 stay linear.
         data: images and labels in memory.
         config: penalty and recipe.
+        keep: names of PReLUs, as ``model.named_modules()`` has them, that stay nonlinear: their slopes are trained by
+            the loss alone. To keep one chosen layer, linearise layer-wise to the NAPL that it adds.
         checkpoint: where to keep the state; an interrupted post-training of the same recipe is continued, and ends
             on the same CPU with the same weights.
 
@@ -115,11 +122,12 @@ def post_train(
         NAPL, accuracy, ω and slopes per epoch.
 
     Raises:
-        ValueError: the model has no PReLU on the way to its output, or as :func:`train` does.
+        ValueError: the model has no PReLU on the way to its output, or none of a name in ``keep``; or as
+            :func:`train` does.
         FloatingPointError: the loss became NaN or infinite.
         OSError: the checkpoint cannot be written or is damaged.
     """
-    wrapped = _Penalised(model, data, config)
+    wrapped = _Penalised(model, data, config, keep)
 
     def monitor(name: str, measure: Callable[[], Any], epochs: tuple[int, ...] | None = None) -> Monitor:
         return Monitor(name, lambda *_: measure(), epochs=epochs)
@@ -146,7 +154,9 @@ class _Penalised(nn.Module):
 
     omega: Tensor
 
-    def __init__(self, model: nn.Module, data: ImageData, config: LinearizationConfig) -> None:
+    def __init__(
+        self, model: nn.Module, data: ImageData, config: LinearizationConfig, keep: Collection[str] = ()
+    ) -> None:
         super().__init__()
         weights = slope_weights(model, data.train_x[:1])
         if not weights:
@@ -160,6 +170,8 @@ class _Penalised(nn.Module):
         prelus = {name: module for name, module in model.named_modules() if isinstance(module, nn.PReLU)}
         self.layers: dict[str, Tensor] = {name: prelus[name].weight for name in weights}
         self.quanta = torch.cat([*weights.values()])  # (units,), what each adds to NAPL, on the CPU
+        self.keep = _known(keep, weights)
+        self.kept = torch.cat([torch.full((len(part),), name in self.keep) for name, part in weights.items()])
         self.linear = self._linear()
         self.start = average_path_length(model, data.train_x[:1])
         linear = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -172,7 +184,8 @@ class _Penalised(nn.Module):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self.config).items() if key != "train"}
+        penalty = {key: value for key, value in asdict(self.config).items() if key != "train"}
+        return penalty | ({"keep": self.keep} if self.keep else {})
 
     @property
     def napl(self) -> float:
@@ -185,7 +198,7 @@ class _Penalised(nn.Module):
         """ω · mean |1 − α|^½; linear units add nothing, and have no gradient there."""
         slopes = torch.cat([*self.layers.values()])
         self.linear = self._linear()  # these are put back after the step, whatever momentum does to them
-        pushed = ~self.linear
+        pushed = ~self.linear & ~self.kept
         if self.config.ramp == "steered":
             pushed = self._allowed(pushed, slopes.detach().cpu(), progress)
         omega = float(self.omega) * (progress if self.config.ramp == "linear" else 1.0)
@@ -201,7 +214,7 @@ class _Penalised(nn.Module):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         slopes = torch.cat([layer.detach().cpu() for layer in self.layers.values()])
-        near = ~self.linear & (((slopes - 1).abs() < self.config.tolerance) | (slopes > 1))
+        near = ~self.linear & ~self.kept & (((slopes - 1).abs() < self.config.tolerance) | (slopes > 1))
         linear = self.linear | self._allowed(near, slopes, progress)
         sizes = [len(layer) for layer in self.layers.values()]
         for layer, part in zip(self.layers.values(), linear.split(sizes), strict=True):
@@ -231,7 +244,7 @@ class _Penalised(nn.Module):
 
     def _has_room(self, linear: Tensor, floor: float) -> bool:
         """Whether one more unit may become linear without leading NAPL below the floor."""
-        left = self.quanta[~linear]
+        left = self.quanta[~linear & ~self.kept]
         return len(left) > 0 and float(left.min()) <= self._napl(linear) - floor + ROUNDING
 
     def _napl(self, linear: Tensor) -> float:
@@ -239,3 +252,14 @@ class _Penalised(nn.Module):
 
     def _linear(self) -> Tensor:
         return torch.cat([layer.detach().cpu() for layer in self.layers.values()]) == 1
+
+
+def _known(keep: Collection[str], weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of PReLUs to be kept, in order."""
+    names = [keep] if isinstance(keep, str) else sorted(set(keep))
+    if unknown := [name for name in names if name not in weights]:
+        raise ValueError(
+            f"keep must name PReLUs between input and output; got {', '.join(map(repr, unknown))}. There are "
+            f"{', '.join(map(repr, weights))}."
+        )
+    return names

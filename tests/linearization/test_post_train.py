@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from slopes import slopes_of, superposition_error, with_slopes
+from torch import nn
 from torch.testing import assert_close
 
 from resalign_utils import (
@@ -142,6 +143,36 @@ def test_at_the_target_whatever_fits_may_go(pictures):
     wrapped.penalty(0.9).backward()
     assert (block.outer.weight.grad == 0).all()
     assert (block.branch[2].weight.grad != 0).tolist() == [True, False, False, False]
+
+
+def test_a_kept_layer_stays_whatever_its_slope_is(trained, pictures):
+    names = [name for name, module in linearize(trained, "layer").named_modules() if isinstance(module, nn.PReLU)]
+    config = LinearizationConfig(ramp="steered", target=1.0, train=replace(RECIPE, epochs=30, batch_size=8))
+    for number in (0, 4):
+        model = linearize(trained, "layer")
+        history = post_train(model, pictures, config, keep=[names[number]])
+        linear = [bool((slope.weight == 1).all()) for slope in slopes_of(model)]
+        assert linear == [place != number for place in range(7)]
+        assert history.napl[-1] == 1.0
+        assert slopes_of(model)[number].weight.item() != 0  # the loss trains it
+    wrapped = _Penalised(linearize(trained, "layer"), pictures, config, [names[2]])
+    slopes = slopes_of(wrapped.model)
+    wrapped.penalty(0.9)
+    slopes[2].weight.data.fill_(0.999)
+    wrapped.after_step(0.9)  # all others may go, and none is near
+    assert [slope.weight.item() for slope in slopes] == pytest.approx([0, 0, 0.999, 0, 0, 0, 0])
+    assert wrapped.recipe["keep"] == [names[2]]
+    with pytest.raises(ValueError, match=r"keep must name PReLUs between input and output; got 'head'. There are '"):
+        post_train(linearize(trained, "layer"), pictures, config, keep=["head"])
+
+
+def test_below_what_is_kept_there_is_no_room(trained, pictures):
+    model = linearize(trained, "layer")
+    name = next(name for name, module in model.named_modules() if isinstance(module, nn.PReLU))
+    recipe = replace(RECIPE, epochs=30, batch_size=8)
+    history = post_train(model, pictures, LinearizationConfig(300.0, target=0.0, train=recipe), keep=[name])
+    assert history.napl[-1] == 1.0
+    assert history.omega[-1] == 0.0  # nothing is left that could go
 
 
 def test_interrupted_post_training_goes_on_where_it_was(trained, pictures, tmp_path):
