@@ -64,6 +64,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ class Part:
                 yield Setting(base, name, change, changed(config, model=change.model))
 
 
-TWO = {"below": BELOW, "above": ABOVE}
+TWO = {"above": ABOVE, "below": BELOW}
 FULLY_CONNECTED = ra.RunConfig("digits", ra.ResNetConfig(8, 64), ra.TrainConfig(epochs=100, lr=0.4))
 CONVOLUTIONAL = ra.RunConfig(
     "digits",
@@ -401,28 +402,25 @@ def at_equal_loss(row: Row, base: Row) -> Row:
     return {"loss": loss} | {name: None if a is None else round(a, 5) for name, a in sides.items()}
 
 
-def of_seed(part: Part, seed: int, device: str = "cpu") -> Iterator[Row]:
-    """All rows of one seed; behind those of a base, those of its early stoppings."""
-    bases: dict[str, Row] = {}
-    for setting in part.settings(seed):
+def of_base(part: Part, base: str, seed: int, device: str = "cpu") -> Iterator[Row]:
+    """All rows of one base and seed: the base, its early stoppings, and each regulariser."""
+    first, *others = (setting for setting in part.settings(seed) if setting.base == base)
+    yield (plain := row_of(part, first, device))
+    if others:
+        yield from stopped(plain)
+    for setting in others:
         row = row_of(part, setting, device)
-        if setting.name == "none":
-            bases[setting.base] = row
-            yield row
-            if part.regularisers:
-                yield from stopped(row)
-        else:
-            yield row | {"equal_loss": at_equal_loss(row, bases[setting.base])}
+        yield row | {"equal_loss": at_equal_loss(row, plain)}
 
 
 def run(name: str, scale: str, seeds: Sequence[int]) -> None:
-    """Train and measure one part, the seeds outermost, and write its file after each of them."""
+    """Train and measure one part, base after base and of each seed after seed, and write its file after each seed."""
     part, device = parts(scale)[name], "cuda" if torch.cuda.is_available() else "cpu"
     start, rows = time.perf_counter(), []
     apart = (name if name != "fully_connected" else "", scale if scale != "small" else "")
     written = "_".join(["regularizers", *filter(None, apart)])
-    for seed in seeds:
-        for row in of_seed(part, seed, device):
+    for base, seed in product(part.bases, seeds):
+        for row in of_base(part, base, seed, device):
             rows.append(row)
             told = f"{row['base']}, {row['regularizer']}, seed {seed}"
             numbers = f"{row['train_loss']:.2g} {row['train_accuracy']:.3f} {row['test_accuracy']:.3f}"
