@@ -223,3 +223,24 @@ def test_parts_are_what_the_command_line_names():
     assert regularizers.seeds_of("0-4") == [0, 1, 2, 3, 4]
     assert regularizers.seeds_of("90") == [90]
     assert all(isinstance(part, Part) for part in regularizers.parts("paper").values())
+
+
+def test_recorded_rows_are_the_first_that_the_program_lists():
+    frame, part = ra.recorded("regularizers"), regularizers.parts("small")["fully_connected"]
+    expected = []
+    for base in part.bases:
+        for seed in range(5):
+            first, *others = (setting for setting in part.settings(seed) if setting.base == base)
+            expected += [replace(first, name=name) for name in ("none", *EARLY)] + others
+    assert len(frame) in (len(expected) // 2, len(expected))  # the upper base alone, or both
+    for setting, row in zip(expected, frame.to_dict("records"), strict=False):
+        assert {key: row[key] for key in setting.labels} == setting.labels
+        assert row["config"] == as_json(asdict(setting.config))
+        assert frame.attrs["provenances"][row["provenance"]]["data"]
+        if setting.name not in ("none", *EARLY):
+            plain = frame[(frame.base == row["base"]) & (frame.seed == row["seed"]) & (frame.regularizer == "none")]
+            assert row["equal_loss"] == at_equal_loss(row, plain.iloc[0].to_dict())
+
+
+def as_json(value):
+    return json.loads(json.dumps(value))
