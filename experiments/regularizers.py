@@ -1,6 +1,6 @@
 """Which regularisers bring alignment, which take it, at equal training loss? For chapter 19.
 
-python -m experiments.regularizers fully_connected    two bases, every regulariser alone, five seeds
+python -m experiments.regularizers networks           two bases, every regulariser alone, five seeds
 python -m experiments.regularizers convolutional      one base of small convolutional networks, five seeds
 python -m experiments.regularizers ladder             the fully-connected base at other weight decays, five seeds
 python -m experiments.regularizers --scale paper      all on all of Fashion-MNIST, wider and deeper; wants a GPU
@@ -290,7 +290,7 @@ def parts(scale: str) -> dict[str, Part]:
         run = replace(of_size(CONVOLUTIONAL, 2, 16), data=data)
         convolutional = replace(convolutional, run=run, images=images, regularisers=COMMON | CONVOLUTIONAL_NORMS)
     ladder = replace(fully, regularisers={}, bases={f"S = {rung:g}": rung for rung in LADDER})
-    return {"fully_connected": fully, "convolutional": convolutional, "ladder": ladder}
+    return {"networks": fully, "convolutional": convolutional, "ladder": ladder}
 
 
 def of_size(run: ra.RunConfig, blocks: int, width: int, epochs: int = 2) -> ra.RunConfig:
@@ -422,7 +422,7 @@ def run(name: str, scale: str, seeds: Sequence[int]) -> None:
     """Train and measure one part, base after base and of each seed after seed, and write its file after each seed."""
     part, device = parts(scale)[name], "cuda" if torch.cuda.is_available() else "cpu"
     start, rows = time.perf_counter(), []
-    apart = (name if name != "fully_connected" else "", scale if scale != "small" else "")
+    apart = (name if name != "networks" else "", scale if scale != "small" else "")
     written = "_".join(["regularizers", *filter(None, apart)])
     for base, seed in product(part.bases, seeds):
         for row in of_base(part, base, seed, device):

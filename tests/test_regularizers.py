@@ -16,7 +16,7 @@ from experiments.regularizers import EARLY, PLAIN, Mixed, Part, Setting, Shifted
 
 @pytest.fixture
 def part():
-    return regularizers.parts("tiny")["fully_connected"]
+    return regularizers.parts("tiny")["networks"]
 
 
 class Fixed(nn.Module):
@@ -90,7 +90,7 @@ def layers_of(name, scale_part):
     return regularizers.built(setting, data), data
 
 
-@pytest.mark.parametrize("kind", ["fully_connected", "convolutional"])
+@pytest.mark.parametrize("kind", ["networks", "convolutional"])
 def test_networks_hold_what_they_are_named_after(kind):
     part = regularizers.parts("tiny")[kind]
     counts = {}
@@ -101,7 +101,7 @@ def test_networks_hold_what_they_are_named_after(kind):
         counts[name] = [sum(isinstance(module, kind) for module in modules) for kind in kinds]
         counts[name].append(sum(hasattr(module, "parametrizations") for module in modules))
         assert len(ra.trace(model.eval(), data.sample(1)[0]).residuals) == 2
-    if kind == "fully_connected":  # stem and two layers in each of two blocks
+    if kind == "networks":  # stem and two layers in each of two blocks
         assert counts["none"] == counts["mixup"] == [5, 0, 0, 0, 0]
         assert counts["dropout"] == [5, 0, 0, 2, 0]
         assert counts["group norm"] == counts["layer norm"] == [0, 0, 5, 0, 0]
@@ -133,7 +133,7 @@ def test_bases_lie_where_they_are_said_to():
                 time = decay_times(setting.config, part.images)[-1]
                 wanted = part.bases.get(setting.base)
                 assert wanted is None or time == pytest.approx(wanted, rel=0.01)
-    small = regularizers.parts("small")["fully_connected"]
+    small = regularizers.parts("small")["networks"]
     above = next(setting for setting in small.settings(0) if setting.base == "above")
     assert above.config == changed(BASE, train={"epochs": 100, "weight_decay": 0.02})  # chapter 9's, in half the time
 
@@ -175,11 +175,11 @@ def test_early_stopping_is_the_course_of_the_base_at_another_epoch():
 
 def test_the_program_runs_at_its_smallest_and_does_nothing_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments._record.results_folder", lambda: tmp_path)
-    arguments = regularizers.asked(["fully_connected", "--scale", "tiny"])
+    arguments = regularizers.asked(["networks", "--scale", "tiny"])
     regularizers.run(*arguments.parts, arguments.scale, [0])
     rows = json.loads((tmp_path / "regularizers_tiny.json").read_text())["rows"]
     named = [(row["base"], row["regularizer"]) for row in rows]
-    part = regularizers.parts("tiny")["fully_connected"]
+    part = regularizers.parts("tiny")["networks"]
     assert len(set(named)) == len(named) == 2 * (len(part.regularisers) + 3)
     assert {name for _, name in named} == {"none", *EARLY, *part.regularisers}
     for row in rows:
@@ -226,7 +226,7 @@ def test_parts_are_what_the_command_line_names():
 
 
 def test_recorded_rows_are_the_first_that_the_program_lists():
-    frame, part = ra.recorded("regularizers"), regularizers.parts("small")["fully_connected"]
+    frame, part = ra.recorded("regularizers"), regularizers.parts("small")["networks"]
     expected = []
     for base in part.bases:
         for seed in range(5):
