@@ -106,7 +106,7 @@ def restore_checkpoint(
             f"Checkpoint {path} is damaged or not a checkpoint of this package ({error}). Delete it to start again."
         ) from error
     if saved != recipe:
-        different = sorted(key for key, value in recipe.items() if saved.get(key) != value)
+        different = sorted(key for key in {*saved, *recipe} if saved.get(key) != recipe.get(key))
         raise ValueError(
             f"Checkpoint {path} was written by a training with other {', '.join(different)}. Give the recipe it was "
             "started with, another path, or delete it to start again."

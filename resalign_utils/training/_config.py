@@ -163,6 +163,17 @@ class Regularizer(Protocol):
         """Called when the optimiser has changed the parameters."""
 
 
+class Objective(Protocol):
+    """The loss of a batch that a training makes small, and in which batches it sees its images."""
+
+    @property
+    def recipe(self) -> Any:
+        """What it was configured with, as JSON can hold it; a checkpoint of another one is refused."""
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss (scalar) of ``model``, in train mode, on images (b, c, h, w) with labels (b,)."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where the state of an unfinished training is kept, and how often (in epochs) it is written.

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from ._checkpoints import keep_snapshot, restore_checkpoint, save_checkpoint
-from ._config import Checkpoint, History, Observer, Regularizer, TrainConfig
+from ._config import Checkpoint, History, Objective, Observer, Regularizer, TrainConfig
 from ._threads import threads_for
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def train(
     monitors: Sequence[Observer] = (),
     checkpoint: Checkpoint | None = None,
     regularizer: Regularizer | None = None,
+    objective: Objective | None = None,
 ) -> History:
     """Train ``model`` in place on ``data.train_x``; it is left in eval mode.
 
@@ -55,6 +56,9 @@ def train(
         checkpoint: where to keep the state; an existing file of the same recipe and data is continued.
         regularizer: adds to the loss and acts after each step. What it must remember belongs into buffers of
             ``model``, and what it was configured with into its ``recipe``: both are kept with the checkpoint.
+        objective: the loss of a batch, in place of the cross-entropy of the model's logits; ``History.loss`` is then
+            its mean. What it draws from torch's generators depends on ``(config.seed, epoch)`` alone, as everything
+            else; its ``recipe`` is kept with the checkpoint.
 
     Returns:
         The history of all epochs, those before an interruption included.
@@ -84,6 +88,8 @@ def train(
     recipe = asdict(config) | {"data": data.checksum()} if checkpoint is not None else {}
     if regularizer is not None:
         recipe |= {"regularizer": regularizer.recipe}
+    if objective is not None:
+        recipe |= {"objective": objective.recipe}
     with threads_for(model, data, config.batch_size):
         if checkpoint is not None and Path(checkpoint.path).exists():
             history = restore_checkpoint(Path(checkpoint.path), model, optimizer, recipe)
@@ -93,7 +99,7 @@ def train(
             keep_snapshot(model, checkpoint, 0)
         first = history.epochs + 1
         for epoch in tqdm(range(first, config.epochs + 1), desc="train", unit="epoch", leave=False, delay=1):
-            _train_epoch(model, data, optimizer, config, epoch, history, regularizer)
+            _train_epoch(model, data, optimizer, config, epoch, history, regularizer, objective)
             _evaluate(model, data, config, epoch, history)
             _observe(model, data, monitors, history, epoch, config.epochs)
             keep_snapshot(model, checkpoint, epoch)
@@ -212,9 +218,10 @@ def _train_epoch(
     epoch: int,
     history: History,
     regularizer: Regularizer | None = None,
+    objective: Objective | None = None,
 ) -> None:
     model.train()
-    x, y = data.train_x, data.train_y
+    x, y, loss_of = data.train_x, data.train_y, objective or _cross_entropy
     parameters = [p for p in _weights_and_slopes(model)[0] if p.requires_grad]
     # Knuth's multiplier keeps the streams of (seed 0, epoch 1) and (seed 1, epoch 0) apart.
     with _drawing_from(config.seed * 2654435761 + epoch, x):
@@ -226,7 +233,7 @@ def _train_epoch(
             rate = learning_rate(config, progress)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = F.cross_entropy(model(x[batch]), y[batch])
+            loss = loss_of(model, x[batch], y[batch])
             optimizer.zero_grad(set_to_none=True)
             (loss if regularizer is None else loss + regularizer.penalty(progress)).backward()
             if config.clip is not None:
@@ -240,6 +247,10 @@ def _train_epoch(
         raise _diverged(f"The loss became {mean}", epoch, rate, config)
     history.loss.append(mean)
     history.lr.append(rate)
+
+
+def _cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y)
 
 
 def _diverged(what: str, epoch: int, rate: float, config: TrainConfig) -> FloatingPointError:

@@ -712,3 +712,47 @@ def test_threads_return_after_an_error_too(blobs):
     with pytest.raises(ZeroDivisionError):
         train(build_model(ResNetConfig(2, 8), blobs), blobs, TrainConfig(epochs=1), monitors=[stop])
     assert torch.get_num_threads() == 3
+
+
+class Scaled:
+    """Cross-entropy times a factor; if it draws, after one draw from the global generator, which it notes."""
+
+    def __init__(self, factor=1.0, draws=False):
+        self.factor, self.draws, self.drawn, self.recipe = factor, draws, [], {"factor": factor}
+
+    def __call__(self, model, x, y):
+        assert model.training
+        if self.draws:
+            self.drawn.append(float(torch.rand(())))
+        return self.factor * nn.functional.cross_entropy(model(x), y)
+
+
+def test_objective_takes_the_place_of_the_cross_entropy(blobs):
+    plain, doubled, same = (build_model(NET, blobs) for _ in range(3))
+    config = TrainConfig(epochs=3, lr=0.02, weight_decay=0.0, clip=None)
+    history = train(doubled, blobs, config, objective=Scaled(2.0))
+    expected = train(plain, blobs, dataclasses.replace(config, lr=0.04))
+    assert history.loss == pytest.approx([2 * loss for loss in expected.loss], rel=1e-4)
+    for one, other in zip(doubled.parameters(), plain.parameters(), strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-5)
+    once = train(same, blobs, config, objective=Scaled(1.0))
+    assert once == train(build_model(NET, blobs), blobs, config)
+
+
+def test_what_an_objective_draws_depends_on_seed_and_epoch_alone(blobs, random_state_untouched):
+    whole, first, rest = (Scaled(draws=True) for _ in range(3))
+    config = TrainConfig(epochs=4, schedule="constant")
+    train(build_model(NET, blobs), blobs, config, objective=whole)
+    train(build_model(NET, blobs), blobs, dataclasses.replace(config, epochs=2), objective=first)
+    train(build_model(NET, blobs), blobs, dataclasses.replace(config, seed=1), objective=rest)
+    half = len(whole.drawn) // 2
+    assert first.drawn == whole.drawn[:half]
+    assert len(set(whole.drawn)) == len(whole.drawn)
+    assert not set(rest.drawn) & set(whole.drawn)
+
+
+def test_checkpoint_of_another_objective_is_refused(blobs, checkpoint):
+    train(build_model(NET, blobs), blobs, RECIPE, checkpoint=checkpoint, objective=Scaled(2.0))
+    for other in (Scaled(3.0), None):
+        with pytest.raises(ValueError, match=r"written by a training with other objective\."):
+            train(build_model(NET, blobs), blobs, RECIPE, checkpoint=checkpoint, objective=other)
