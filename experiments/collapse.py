@@ -65,7 +65,7 @@ def networks() -> dict[str, ra.RunConfig]:
         "weak decay, L = 16": _weak(post),
         "pre-activation, no norm, L = 16": pre,
         "pre-activation, no norm, weak decay, L = 16": _weak(pre),
-        "pre-activation, norm, L = 16": replace(pre, model=replace(pre.model, norm=True)),
+        "pre-activation, norm, L = 16": replace(pre, model=ra.ResNetConfig(16, 64, activation="pre")),
         "convolutional, skips": convolutional,
         "convolutional, no skips": _plain(convolutional),
     }

@@ -60,7 +60,7 @@ def _belongs(test: PurePath, text: str, folder: str, module: str) -> bool:
     # in the package alone: experiments/collapse.py is not of tests/collapse/
     of_room = folder == "resalign_utils" and (module in rooms or (module in GUARDED and "truth" in rooms))
     called = of_room or (rooms in ((), (folder,)) and re.fullmatch(rf"test_{module}(_\w+)?\.py", test.name))
-    imports = rf"\b{folder}\.{module}\b|from {folder} import [^\n]*\b{module}\b"
+    imports = rf"\b{folder}\.{module}\b|from {folder} import (?:[^\n(]*|\([^)]*)\b{module}\b"
     return bool(called or re.search(rf'{imports}|"{module}\.py"', text))
 
 
