@@ -8,7 +8,7 @@ About two minutes on one core, nothing is trained. A GPU adds nothing: what it c
 ``python -m experiments.counterfactuals map`` and the others with larger settings, whose rows this program then takes up
 (``FIT``, ``TEST``). It needs Fashion-MNIST in the folder that RESALIGN_DATA names.
 
-Asked and fixed before the test networks were looked at:
+Asked and fixed before the threshold was tried on the test networks, whose scores stood in other chapters by then:
 
 *Networks.* Each counts once, whatever the number of files that hold it, with the scores of the end of its training.
 The fit is on those of ``counterfactuals_*`` whose training accuracy is at least 0.99. The test is on all others but

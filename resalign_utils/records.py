@@ -162,7 +162,8 @@ def _setting(row: Row, config: Row | None) -> str:
     if "skip" in model:
         model["skip"] = [float(s) for s in skip] if isinstance(skip := model["skip"], list) else float(skip)
     counts = data.pop("per_class")
-    data["per_class"] = sorted(counts) if isinstance(counts, list) else counts
+    same = isinstance(counts, list) and len(set(counts)) == 1  # as many of each class is also given as one number
+    data["per_class"] = counts[0] if same else sorted(counts) if isinstance(counts, list) else counts
     del data["seed"], train["seed"]
     rest = {part: value for part, value in config.items() if part not in ("model", "data", "train")}
     rest |= {part: row[part] for part, kind in BESIDE.items() if isinstance(row.get(part), kind)}

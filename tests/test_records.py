@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 import resalign_utils.records as module
 from benchmarks import recording
-from resalign_utils import recorded, recorded_networks
+from resalign_utils import ResNetConfig, RunConfig, TrainConfig, recorded, recorded_networks
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "results").glob("*.json") if not path.stem.startswith("benchmarks"))
@@ -176,6 +177,19 @@ def test_one_network_has_one_setting_whatever_the_file():
         assert (others[others["last"]]["setting"] == among.iloc[0]).sum() >= wanted
     old, new = recorded_networks("convolutional_digits"), recorded_networks("counterfactuals_convolutional")
     assert set(old["setting"]) & set(new["setting"])
+
+
+def test_images_are_one_setting_as_a_number_and_as_a_list_of_equal_ones(folder):
+    config = recorded_config(5), recorded_config([5] * 10), recorded_config([5] * 9 + [4])
+    rows = [{"config": c, "seed": 0, "alignment": 0.5, "line_shape_score": 1.1} for c in config]
+    (folder / "a.json").write_text(json.dumps({"rows": rows}))
+    one, same, other = recorded_networks("a")["setting"]
+    assert one == same != other
+
+
+def recorded_config(per_class):
+    config = RunConfig("digits", ResNetConfig(8, 64), TrainConfig())
+    return json.loads(json.dumps(asdict(config))) | {"data": {**asdict(config)["data"], "per_class": per_class}}
 
 
 def test_draws_of_images_by_the_seed_are_one_setting():

@@ -1,6 +1,6 @@
 """Local Sphinx extension: how strong a finding is, as a small mark that looks the same everywhere.
 
-    {strength}`live, 3 seeds`   {strength}`recorded, 5 seeds, digits`   {strength}`proved`
+    {strength}`live, 3 seeds`   {strength}`recorded, 1 to 5 seeds, digits`   {strength}`proved`
 
 The page that holds `{strength-legend}` explains the words.
 """
@@ -20,7 +20,7 @@ KINDS = {
     "proved": "a proof stands in the book, and a test checks it numerically",
     "computed": "follows from a calculation that the page carries out; nothing is trained",
 }
-SEEDS = re.compile(r"(\d+) seeds?")
+SEEDS = re.compile(r"(\d+ to )?\d+ seeds?")
 SCALES = {
     "digits": "8 × 8 images, small networks",
     "Fashion-MNIST": "28 × 28 images, small networks",

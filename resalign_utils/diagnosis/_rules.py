@@ -36,11 +36,14 @@ RULES = {
         Rule(
             "straightness",
             (1.09, 2.0),
-            "Fitted on 419 recorded networks that fit 99 % of their training images, tested on 215 others: of the 85 "
-            "with an alignment of 0.5 or more, 83 have a line-shape score of at most 1.09; of the 130 others all have "
-            "a higher one. Above 2 none of the 634 had an alignment above 0.19. That a network is straighter than its "
-            "untrained twins tells nothing: nearly all trained ones are. Published networks can be otherwise: one "
-            "whose layers share their weights has 0.32 at 9.1.",
+            "Fitted on 419 recorded networks that fit 99 % of their training images (17 pass with an alignment below "
+            "0.5; drawn anew, their settings put the threshold at about 1.05 to 1.1). Tested on 200 others, nearly "
+            "all aligned ones variants of one fully-connected recipe: of the 70 with an alignment of 0.5 or more, 68 "
+            "have a line-shape score of at most 1.09; of the 130 others all have a higher one. Fully-connected "
+            "networks with layer norm or group norm, recorded later, all pass with less. Above 2 none of the 619 had "
+            "an alignment above 0.19. That a network is straighter than its untrained twins tells next to nothing: "
+            "nearly all trained ones are. Published networks can be otherwise: one whose layers share their weights "
+            "has 0.32 at 9.1.",
             "21_screening",
         ),
         Rule(

@@ -97,6 +97,7 @@ def test_a_chapter_ends_with_its_citation():
 
 def test_a_strength_is_made_of_known_words():
     assert book_strength.parts_of("recorded, 3 seeds, digits") == ["recorded", "3 seeds", "digits"]
+    assert book_strength.parts_of("recorded, 1 to 5 seeds") == ["recorded", "1 to 5 seeds"]
     assert book_strength.parts_of("proved") == ["proved"]
     for wrong, said in {
         "sure": "begins with one of live, recorded, proved",
@@ -126,7 +127,7 @@ def test_badges_of_another_page():
     assert book_assets.BADGES.search("<!-- badges -->")[1] is None
 
 
-MARKED = re.compile(r"notebooks/(\w+)>`[^{]*\{strength\}`(\w+), \d seeds?")
+MARKED = re.compile(r"notebooks/(\w+)>`[^{]*\{strength\}`(\w+), (?:\d to )?\d seeds?")
 TRAINS = re.compile(r"ra\.(load_or_train|over_seeds|train|fit_unconstrained_jacobians)\(")
 
 
