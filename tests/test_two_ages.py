@@ -192,7 +192,7 @@ def test_a_row_is_kept_and_the_larger_settings_run(tmp_path, monkeypatch):
     assert len(row["end"]["pruned"]["test"]["chance"]) == 2
 
 
-@pytest.mark.parametrize(("part", "name"), [("courses", "two_ages"), ("convolutional", "two_ages_convolutional")])
+@pytest.mark.parametrize(("part", "name"), [("networks", "two_ages"), ("convolutional", "two_ages_convolutional")])
 def test_recorded_rows_are_what_the_program_lists(part, name):
     settings, frame = getattr(two_ages, part)(), ra.recorded(name)
     assert len(settings) == len(frame)
