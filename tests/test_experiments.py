@@ -306,8 +306,9 @@ def test_no_transformer_is_listed_twice():
     assert len(set(every)) == len(every)
 
 
-def test_recorded_transformers_are_the_settings_that_the_program_lists():
-    settings, frame = attention.recorded(), ra.recorded("attention")
+@pytest.mark.parametrize(("name", "part"), [("attention", "recorded"), ("attention_controls", "controls")])
+def test_recorded_transformers_are_the_settings_that_the_program_lists(name, part):
+    settings, frame = getattr(attention, part)(), ra.recorded(name)
     assert len(settings) == len(frame)
     for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
         assert {key: row[key] for key in labels} == labels
