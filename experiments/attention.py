@@ -5,8 +5,8 @@ python -m experiments.attention controls  writes ``results/attention_controls.js
 python -m experiments.attention more      writes ``results/attention_more.json``: what was asked and has not been run
 python -m experiments.attention paper     writes ``results/attention_paper.json``, for which a GPU is wanted
 
-The first takes about ten minutes of one core, the second four, the third an hour; networks and measurements are kept, so
-that an interrupted command goes on where it was. The fourth trains wider and deeper networks on all images of
+The first takes about ten minutes of one core, the second four, the third an hour; networks and measurements are kept,
+so that an interrupted command goes on where it was. The fourth trains wider and deeper networks on all images of
 Fashion-MNIST (:func:`paper`): by the number of operations, at 20 TFLOP a second, some 8 hours on one GPU; it has not
 been run.
 
