@@ -295,19 +295,20 @@ def test_recorded_twins_are_those_that_the_program_lists():
 
 
 def test_transformers_are_trained_to_the_decay_time_that_is_said():
-    for labels, config in [*attention.recorded(), *attention.more()]:
+    for labels, config in [*attention.recorded(), *attention.controls(), *attention.more()]:
         passed = counterfactuals.decay_times(config, attention.images_of(config.data))
         assert passed[-1] == pytest.approx(labels["S"], rel=1e-4)
         assert config.train.optimizer == "adamw"
 
 
 def test_no_transformer_is_listed_twice():
-    every = [config for _, config in [*attention.recorded(), *attention.more()]]
+    every = [config for _, config in [*attention.recorded(), *attention.controls(), *attention.more()]]
     assert len(set(every)) == len(every)
 
 
-def test_recorded_transformers_are_the_settings_that_the_program_lists():
-    settings, frame = attention.recorded(), ra.recorded("attention")
+@pytest.mark.parametrize(("name", "part"), [("attention", "recorded"), ("attention_controls", "controls")])
+def test_recorded_transformers_are_the_settings_that_the_program_lists(name, part):
+    settings, frame = getattr(attention, part)(), ra.recorded(name)
     assert len(settings) == len(frame)
     for (labels, config), row in zip(settings, frame.to_dict("records"), strict=True):
         assert {key: row[key] for key in labels} == labels
@@ -319,7 +320,7 @@ def test_a_transformer_is_seen_by_kinds_and_whole():
     small = replace(
         attention.DIGITS,
         data=ra.DataConfig("digits", per_class=4),
-        model=ra.TransformerConfig(3, 8, 4, 2),
+        model=ra.TransformerConfig(3, 16, 4, 2),
         train=replace(attention.TRAIN, epochs=2),
     )
     row = attention.measured(ra.load_or_train(small))
@@ -335,21 +336,48 @@ def test_a_transformer_is_seen_by_kinds_and_whole():
     ):
         assert row["sequence"][name] == pytest.approx(float(mean[pairs].mean()), abs=1e-4)
     assert len(row["whole"]["top_singular_values"]) == 3
-    assert row["untrained"].keys() == {"sequence", "token", "whole", "whole token"}
+    assert row["untrained"].keys() == {"sequence", "per token", "token", "whole", "whole token"}
+    assert (row["sequence"]["k"], row["per token"]["k"]) == (10, 40)
+    several = ra.measure_alignment(run.model, run.data.sample(1)[0], k=40, rank=41)
+    assert row["per token"]["across"] == pytest.approx(
+        float(several.coupling.mean(0)[kind[:, None] != kind].mean()), abs=1e-4
+    )
+    drop = several.singular_values[..., 40] / several.singular_values[..., 0]
+    assert row["per token"]["rank_drop"]["mlp"] == pytest.approx(float(drop[:, 1::2].mean()), abs=1e-4)
     again = ra.measure_alignment(run.untrained, run.data.sample(1)[0]).summary()
     assert row["untrained"]["sequence"]["alignment"] == pytest.approx(again["alignment"], abs=1e-4)
     plain = replace(small, model=replace(small.model, norm="post"))
     assert attention.measured(ra.load_or_train(plain)).keys() & {"whole", "token"} == {"token"}
 
 
+def test_dead_sums_of_a_transformer_are_left_out():
+    data = ra.load_data("digits")
+    model, x = ra.build_model(ra.TransformerConfig(3, 16, 4, 2), data).eval(), data.sample(1)[0]
+    live = ra.measure_alignment(model, x)
+    with torch.no_grad():
+        model.blocks[0].mlp.branch[3].weight.mul_(1e-6)
+    report = ra.measure_alignment(model, x)
+    row, mean = attention.seen(report), report.coupling.mean(0)
+    assert row["dead"] == [0, 1, 0, 0, 0, 0]
+    assert row["mlp"] == pytest.approx(float((mean[3, 5] + mean[5, 3]) / 2), abs=1e-4)
+    assert row["rank_drop"]["mlp"] == pytest.approx(float(report.rank_drop[:, [3, 5]].mean()), abs=1e-4)
+    assert row["coupling"][1] == [None] * 6
+    whole = attention.seen(live)
+    assert whole["dead"] == [0] * 6
+    assert whole["alignment"] == pytest.approx(live.summary()["alignment"], abs=1e-4)
+
+
 def test_a_line_through_inverse_singular_values():
     top = 1 / torch.tensor([[1.0, 3.0, 5.0], [2.0, 3.0, 4.0]])
+    assert attention.line(top) == {"slope": 1.5, "r2": 1.0}
+    nan = float("nan")
+    top = 1 / torch.tensor([[1.0, nan, 5.0, 7.0], [2.0, 3.0, 4.0, nan]])
     assert attention.line(top) == {"slope": 1.5, "r2": 1.0}
 
 
 def test_the_larger_networks_would_run(monkeypatch):
     """All of their code on one tiny network, digits in place of Fashion-MNIST."""
-    labels, config = attention.paper(images=600, width=8, blocks=(2,), epochs=1)[-1]
+    labels, config = attention.paper(images=600, width=16, blocks=(2,), epochs=1)[-1]
     tiny = replace(config, data=ra.DataConfig("digits", per_class=6))
     assert attention.measured(ra.load_or_train(tiny))["sequence"]["attention"] is not None
     assert labels["study"] == "post"
