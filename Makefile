@@ -9,7 +9,7 @@ export MKL_NUM_THREADS ?= 1
 export PLOTLY_RENDERER := plotly_mimetype
 export TQDM_DISABLE := 1
 
-RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization variable_depth bridge attention regularizers two_ages screening
+RESULTS := convolutional counterfactuals collapse theory small_and_unbalanced linearization linearization_layers bridge attention regularizers two_ages screening
 
 .DEFAULT_GOAL := help
 .PHONY: help book test check units html notebooks lint results bench pages shots pdf status mutants clean distclean FORCE

@@ -1,6 +1,6 @@
-"""A fair test of variable depth: linear channels against the best single layer, by validation images.
+"""A fair test of variable depth: linear channels against a single layer that validation images choose.
 
-python -m experiments.variable_depth [digits] [fashion_mnist] [convolutional] [residual]
+python -m experiments.linearization_layers [digits] [fashion_mnist] [convolutional] [residual]
 
 A trained network is post-trained until its average path length (NAPL) is 1. Channel-wise, the units that stay are
 spread over its layers; layer-wise, one layer keeps all of its units. Which one, decides much, so here each layer is
@@ -41,12 +41,21 @@ if nothing else is said, at NAPL 1. Each part answers for itself.
 The control of 1 is 6; that of the choice is the best layer by *test* images, which favours layer-wise without a right
 to: if 1 holds against it too, no better way of choosing can change the answer.
 
-**Recorded so far**: five seeds of *digits* and four of *fashion_mnist*, of the ten that were planned; the machine was
-shared. No row yet of *convolutional*, of *residual* and of question 8. Fashion-MNIST was to have 4,000 training images;
-it was cut to 1,000 after a pilot on seed 90, before its first recorded row.
+**Recorded so far**: six seeds of *digits* and five of *fashion_mnist*, of the ten that were planned; the runs were
+stopped when the time on a shared machine ended, not by what they showed. The answers were read once, with five and four
+seeds, before the others were added until a set time: question 4 on the digits was not shown then. No row yet of
+*convolutional*, of *residual* and of question 8. All seeds share one set of images, so the intervals cover
+initialisation and order alone.
+
+**What was changed after rows were there**, questions 1 to 7 not: Fashion-MNIST was to have 4,000 training images and
+has 1,000; *convolutional* was to have 2,000 validation images, all test images, and all layers in turn. Both were cut
+after a pilot on seed 90, when seeds 0 to 2 of *digits* were measured (0 to 3, when the layers became four) and none of
+Fashion-MNIST. Question 8 was to be asked of the digits with all their seeds; when seeds 0 to 3 of *digits* and 0 of
+*fashion_mnist* were measured, it was moved to Fashion-MNIST, cut to five seeds, and given other values of ω after a
+pilot.
 
 **Cost** of processor time: digits and fashion_mnist about ten minutes for ten seeds each, residual five, convolutional
-four minutes a seed. What a GPU would add: ``python -m experiments.variable_depth cifar10 --device cuda --download``, a
+four minutes a seed. What a GPU would add: ``python -m experiments.linearization_layers cifar10 --device cuda --download``, a
 plain convolutional network of 32 channels on all of CIFAR-10 and all 17 layers in turn; about three hours for ten
 seeds at 6 ms a step (an estimate).
 """
@@ -328,7 +337,7 @@ def measure_part(name: str, seeds: Sequence[int] | None = None, **where: Any) ->
                 told = {key: row[key] for key in ("way", "target", "layer", "omega") if row.get(key) is not None}
                 scores = [row[key] for key in ("napl", "train_accuracy", "validation_accuracy", "accuracy")]
                 print(f"{name} {time.process_time() - start:.0f} s | seed {seed} {told} | {scores}", flush=True)
-            record(f"linearization_layers_{name}", f"python -m experiments.variable_depth {name}", deepcopy(rows))
+            record(f"linearization_layers_{name}", f"python -m experiments.linearization_layers {name}", deepcopy(rows))
     return rows
 
 

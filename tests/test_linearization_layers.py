@@ -1,12 +1,14 @@
-"""experiments/variable_depth.py: what it lists is recorded, test images choose nothing, and costs are as said."""
+"""experiments/linearization_layers.py: what it lists is recorded, test images choose nothing, and costs are as said."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import resalign_utils as ra
-from experiments import variable_depth as program
+from experiments import linearization_layers as program
 from resalign_utils.records import results_folder
 
 SMALL = ra.TrainConfig(epochs=2, lr=0.1)
@@ -115,3 +117,10 @@ def test_recorded_rows_are_what_the_program_lists(name):
         assert sorted(steered.target) == ([0.0, 0.0, 1.0, 1.0] if part.affine else [1.0, 1.0])
         assert all(abs(steered.napl - steered.target) < 0.07)
         assert all(abs(turns.napl - 1) < 1e-9)
+
+
+def test_the_first_page_says_how_many_seeds_are_recorded():
+    page = (Path(__file__).resolve().parents[1] / "book" / "intro.md").read_text(encoding="utf-8")
+    for part, scale in (("fashion_mnist", "Fashion-MNIST"), ("digits", "digits")):
+        (said,) = re.findall(rf"::fair_{part}`[^{{]*{{strength}}`recorded, (\d+) seeds, {scale}`", page)
+        assert int(said) == ra.recorded(f"linearization_layers_{part}").seed.nunique()
