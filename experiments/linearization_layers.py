@@ -55,9 +55,9 @@ Fashion-MNIST. Question 8 was to be asked of the digits with all their seeds; wh
 pilot.
 
 **Cost** of processor time: digits and fashion_mnist about ten minutes for ten seeds each, residual five, convolutional
-four minutes a seed. What a GPU would add: ``python -m experiments.linearization_layers cifar10 --device cuda --download``, a
-plain convolutional network of 32 channels on all of CIFAR-10 and all 17 layers in turn; about three hours for ten
-seeds at 6 ms a step (an estimate).
+four minutes a seed. What a GPU would add: ``python -m experiments.linearization_layers cifar10 --device cuda
+--download``, a plain convolutional network of 32 channels on all of CIFAR-10 and all 17 layers in turn; about three
+hours for ten seeds at 6 ms a step (an estimate).
 """
 
 from __future__ import annotations
