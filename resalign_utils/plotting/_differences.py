@@ -21,13 +21,18 @@ _BELOW = 0.24  # of a row: the seeds stand beside the interval, not on it
 
 
 def difference_dots(
-    values: Mapping[str, tuple[Numbers, float, float, float]], *, x_label: str, height: int | None = None
+    values: Mapping[str, tuple[Numbers, float, float, float]],
+    *,
+    x_label: str,
+    interval: str = "95 % interval",
+    height: int | None = None,
 ) -> go.Figure:
-    """Draw a row a difference: the mean as a dot on the bar of its 95 % interval, a ring below it a seed, and zero.
+    """Draw a row a difference: the mean as a dot on the bar of its interval, a ring below it a seed, and zero.
 
     Args:
         values: row → (differences of the seeds (seeds,), mean, lower end, upper end of the interval of the mean).
         x_label: what the numbers are, with their unit.
+        interval: what the bars are, for the legend.
         height: of the figure in pixels; by default as the number of rows asks.
 
     Raises:
@@ -67,7 +72,7 @@ def difference_dots(
                 "width": 4,
                 "color": colour,
             },
-            name="mean, 95 % interval",
+            name=f"mean, {interval}",
             text=[
                 f"{as_html(name)}<br>{as_html(x_label)}: {format_number(m)}<br>from {format_number(a)} to "
                 f"{format_number(b)}"

@@ -158,6 +158,11 @@ def test_differences_stand_with_their_intervals_against_zero():
     assert means.text[0] == "with − without<br>gain: 2<br>from −0.5 to 4.5"
 
 
+def test_the_legend_says_what_the_bars_are():
+    figure = plotting.difference_dots(GAINS, x_label="gain", interval="joint 95 % interval")
+    assert named(figure, "mean, joint 95 % interval").x[0] == 2
+
+
 def test_differences_that_cannot_be_drawn_are_refused():
     for text, values in {
         "expected a mapping row → ((seeds,), mean, low, high)": {},
