@@ -1,6 +1,6 @@
 """Do transformers show Residual Alignment, and does the decay time carry over to them? For chapter 18.
 
-python -m experiments.attention           writes ``results/attention.json``
+python -m experiments.attention           writes ``results/attention.json``, and then what ``controls`` writes
 python -m experiments.attention controls  writes ``results/attention_controls.json``: the order of norm, and skips
 python -m experiments.attention more      writes ``results/attention_more.json``: what was asked and has not been run
 python -m experiments.attention paper     writes ``results/attention_paper.json``, for which a GPU is wanted
@@ -306,7 +306,7 @@ def paper(images: int = 60_000, width: int = 192, blocks: Sequence[int] = (6, 12
 
 if __name__ == "__main__":
     PARTS = {"": recorded, "controls": controls, "more": more, "paper": paper}
-    part = "".join(sys.argv[1:])
-    device = "cuda" if part == "paper" and torch.cuda.is_available() else "cpu"
-    rows = swept(PARTS[part](), measured, device=device)
-    record("_".join(["attention", *sys.argv[1:]]), " ".join(["python -m experiments.attention", *sys.argv[1:]]), rows)
+    for part in sys.argv[1:] or ("", "controls"):
+        device = "cuda" if part == "paper" and torch.cuda.is_available() else "cpu"
+        rows = swept(PARTS[part](), measured, device=device)
+        record(f"attention_{part}".rstrip("_"), f"python -m experiments.attention {part}".rstrip(), rows)
